@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_lora_on_all_linear_maps_leaves_the_head(folder: str) -> None:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(names) == 2 * 7 * 2
     assert not any("lm_head" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [(("q_proj", "vv_proj"), "has no vv_proj"), (("q_proj", "all-linear"), "has no all-linear"), ((), r"is \[\]")],
+)
+def test_targets_of_lora_that_the_model_lacks_are_refused(folder: str, targets: tuple[str, ...], found: str) -> None:
+    source = PretrainedLanguageModel(folder, lora=LoraSettings(target_modules=targets))
+    with pytest.raises(ValueError, match=rf"target_modules.*{found}.*q_proj.*v_proj"):
+        source.build()
+
+
+@pytest.mark.parametrize("setting", [{"r": 0}, {"alpha": 0.0}, {"alpha": math.nan}, {"dropout": 1.0}])
+def test_updates_without_effect_are_refused(setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=rf"{name}={value}.*expected r of 1"):
+        LoraSettings(**setting)
 
 
 def test_trainable_and_lora_exclude_each_other() -> None:

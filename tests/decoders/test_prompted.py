@@ -32,6 +32,12 @@ def load(folder: str, max_text_tokens: int = 64, **settings: Any) -> PromptedCau
     return part
 
 
+def publish(folder: str, **settings: Any) -> None:
+    """Add settings of generation to those in the folder of a model."""
+    file = Path(folder, "generation_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
 def disturb(part: PromptedCausalModel) -> None:
     """Change the trainable weights, because the low-rank updates of a new model are 0."""
     torch.manual_seed(1)
@@ -111,13 +117,25 @@ def test_answers_that_may_not_fit_are_refused(save_model: Save) -> None:
 @pytest.mark.parametrize("settings", [{"repetition_penalty": 1e6}, {"no_repeat_ngram_size": 1}])
 def test_only_generated_tokens_count_as_repeated(save_model: Save, settings: dict[str, Any]) -> None:
     part = load(save_model("llama")).eval()
-    part.lm.generation_config.repetition_penalty = 1e6  # settings published with a model do not mix with ours
     words = part.source.tokenizer("circle a", add_special_tokens=False).input_ids
     biases = torch.zeros(len(part.source.tokenizer)).index_put((torch.tensor(words),), torch.tensor([90.0, 60.0]))
     part.lm.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits + biases)
     (answer,) = part.generate(PROMPTS[:1], GenerationSettings(max_new_tokens=2, **settings))
     assert "circle" in " ".join(message.content for message in PROMPTS[0])
     assert answer == "circle a"
+
+
+def test_published_generation_settings_do_not_mix_with_ours(save_model: Save, tmp_path: Path) -> None:
+    folder, settings = save_model("llama"), GenerationSettings(max_new_tokens=4)
+    part = load(folder).eval()
+    answers = part.generate(PROMPTS, settings)
+    words = part.source.tokenizer(answers[0], add_special_tokens=False).input_ids
+    assert words
+    publish(folder, suppress_tokens=words, repetition_penalty=1e6)
+    published = load(folder).eval()
+    assert published.generate(PROMPTS, settings) == answers
+    published.export(tmp_path / "export")
+    assert json.loads((tmp_path / "export/generation_config.json").read_text())["suppress_tokens"] == words
 
 
 def test_a_tokenizer_without_an_end_is_refused(save_model: Save) -> None:
@@ -164,10 +182,11 @@ def test_an_export_answers_as_the_model_does(
 
 
 def test_an_export_is_a_plain_folder_of_transformers(save_model: Save, tmp_path: Path) -> None:
-    part = load(save_model("llama"), lora=LoraSettings(r=2))
+    folder = save_model("llama")
+    publish(folder, eos_token_id=7)
+    part = load(folder, lora=LoraSettings(r=2))
     part.lm.config.quantization_config = dequantizing() or {"dequantize": True}  # as of a GGUF file
     part.lm.hf_quantizer = object()
-    part.lm.generation_config.eos_token_id = 7
     part.export(tmp_path)
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,13 @@ def test_unused_codes_start_again() -> None:
     for seed in range(8):
         codebook.quantize(images(64, seed))
     assert set(codebook.eval().quantize(images(256)).ids.flatten().tolist()) == set(range(8))
+
+
+@pytest.mark.parametrize("setting", [{"codebook_size": 0}, {"num_levels": 0}, {"decay": 1.0}, {"decay": -0.1}])
+def test_settings_that_train_no_codebook_are_refused(setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=rf"{name}={value}.*below 1"):
+        ResidualCodebookLearner(PatchMeans(), **setting)
 
 
 def test_evaluation_moves_no_code() -> None:

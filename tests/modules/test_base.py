@@ -79,6 +79,16 @@ def test_a_module_without_sharding_refuses_a_mesh() -> None:
         module.configure_model()
 
 
+def test_a_trained_weight_that_is_not_sharded_is_refused() -> None:
+    class UnshardedModule(SmallModule):
+        def shard(self, mesh: DeviceMesh) -> None: ...
+
+    module = UnshardedModule()
+    module._device_mesh = make_mesh(data_parallel=2, tensor_parallel=1)
+    with pytest.raises(ValueError, match=r"UnshardedModule.*2 of 2.*head\.weight.*shard_component"):
+        module.configure_model()
+
+
 def test_fsdp1_is_refused_where_weights_are_used_outside_of_steps() -> None:
     module = SmallModule()
     module.trainer = Mock(spec=Trainer, strategy=FSDPStrategy())

@@ -97,9 +97,11 @@ def test_it_is_built_again_from_its_sizes() -> None:
     assert again.sizes == network.sizes
 
 
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValueError, match=r"width=16.*num_heads=3"):
-        MaskGit(6, 16, 1, (2, 2), text_dim=5, width=16, num_heads=3)
+@pytest.mark.parametrize("setting", [{"num_heads": 3}, {"num_heads": 0}, {"depth": 0}, {"width": 0}])
+def test_sizes_that_make_no_network_are_refused(setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=rf"{name}={value}.*multiple"):
+        MaskGit(6, 16, 1, (2, 2), text_dim=5, **({"width": 16} | setting))
 
 
 def test_states_of_the_first_tokens_are_those_among_all() -> None:

@@ -217,6 +217,15 @@ def test_unconditional_keys_and_values_are_renewed_for_all_tokens_unmasked_since
     assert sizes == [*first, *second, ("text", 11 + 3), ("null", 11 + 5), ("text", 6 + 5)]
 
 
+def test_unconditional_states_that_full_steps_do_not_compute_are_full_when_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = DecodingSetup()
+    sizes = spy_on_sizes(setup, monkeypatch)
+    setup.draw(MaskGitSampling(num_steps=4, guidance=(0.0, 2.0), guidance_every=2, full_every=2), ConfidenceOrder())
+    assert sizes == [("text", 16), ("text", 14 + 2), ("null", 16), ("text", 16), ("text", 6 + 5), ("null", 16)]
+
+
 def test_steps_between_full_ones_equal_full_ones_where_no_other_token_has_changed() -> None:
     setup, settings = DecodingSetup(), MaskGitSampling(num_steps=2, top_k=1)
     for layer in setup.network.layers[1:]:

@@ -1,7 +1,8 @@
 """Sources of a decoder's language model: pretrained weights, or a configuration with random ones."""
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -53,12 +54,22 @@ class LoraSettings:
         alpha: The updates are scaled by ``alpha / r``.
         dropout: Dropout probability of the updates' input.
         target_modules: Names of the linear layers to update; ``("all-linear",)`` is all but the output layer.
+
+    Raises:
+        ValueError: If a number is out of range; when the weights are read, if the model has no layer of a name.
     """
 
     r: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ("all-linear",)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.r < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"{self} is out of range; expected r of 1 or more, alpha above 0, and dropout of 0 to below 1."
+            )
 
 
 class PretrainedLanguageModel(LanguageModelSource):
@@ -188,14 +199,16 @@ def _add_lora(model: Any, lora: LoraSettings) -> None:
     require_extra("peft", "lora")
     from peft import LoraConfig, inject_adapter_in_model
 
-    settings = asdict(lora)
-    targets = settings["target_modules"]
+    targets = list(lora.target_modules)
+    is_all = targets == ["all-linear"]
+    if not is_all:
+        _check_targets(model, targets)
     inject_adapter_in_model(
         LoraConfig(
             r=lora.r,
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
-            target_modules="all-linear" if targets == ("all-linear",) else list(targets),
+            target_modules="all-linear" if is_all else targets,
             task_type="CAUSAL_LM",
         ),
         model,
@@ -203,3 +216,16 @@ def _add_lora(model: Any, lora: LoraSettings) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:  # In half precision small steps would be rounded to zero.
             parameter.data = parameter.data.float()
+
+
+def _check_targets(model: Any, targets: list[str]) -> None:
+    # PEFT leaves out a name that it does not find, if it finds another one.
+    layers = {f".{name}": getattr(part, "weight", None) for name, part in model.named_modules()}
+    unknown = [target for target in targets if not any(name.endswith(f".{target}") for name in layers)]
+    if unknown or not targets:
+        known = {name.rpartition(".")[2] for name, weight in layers.items() if getattr(weight, "ndim", 0) == 2}
+        found = f", but {type(model).__name__} has no {', '.join(unknown)}" if unknown else ""
+        raise ValueError(
+            f"LoraSettings.target_modules is {targets}{found}; expected one or more of {', '.join(sorted(known))}, or "
+            "'all-linear' alone."
+        )

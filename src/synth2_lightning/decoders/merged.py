@@ -12,16 +12,17 @@ from synth2_lightning.io.atomic import write_files
 _ADAPTER = "default"  # of PEFT
 
 
-def save_language_model(folder: Path, lm: Any, tokenizer: Any) -> None:
+def save_language_model(folder: Path, lm: Any, tokenizer: Any, generation_config: Any) -> None:
     """Write a language model and its tokenizer, for ``from_pretrained`` of transformers and for other engines.
 
     Low-rank updates are merged, and weights of a GGUF file are written dequantized, in their present type. Generation
-    ends at the tokenizer's end-of-text token, and at those of the model. The weights are safetensors.
+    ends at the tokenizer's end-of-text token, and at those of the settings. The weights are safetensors.
 
     Args:
         folder: Output folder; created if it does not exist.
         lm: Causal language model of transformers, not modified.
         tokenizer: Its tokenizer.
+        generation_config: Its published settings of generation.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -33,7 +34,7 @@ def save_language_model(folder: Path, lm: Any, tokenizer: Any) -> None:
         model = type(lm)(config)
     model.load_state_dict(merge_updates(lm), assign=True)
     model.tie_weights()
-    model.generation_config = deepcopy(lm.generation_config)
+    model.generation_config = deepcopy(generation_config)
     ends = model.generation_config.eos_token_id
     ids = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
     model.generation_config.eos_token_id = list(dict.fromkeys(number for number in ids if number is not None))

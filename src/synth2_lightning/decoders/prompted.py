@@ -58,9 +58,14 @@ class PromptedCausalModel(PromptedLanguageModel):
         self.source = source
         self.max_text_tokens = max_text_tokens
         self.lm: Any = None
+        self._published: Any = None
 
     def _load(self) -> None:
+        from transformers import GenerationConfig
+
         self.lm = self.source.build()
+        # The settings published with a model would mix with ours; an export keeps them.
+        self._published, self.lm.generation_config = self.lm.generation_config, GenerationConfig()
         self.train(self.training)
 
     def loss(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> TokenLoss:
@@ -105,7 +110,7 @@ class PromptedCausalModel(PromptedLanguageModel):
 
     def export(self, folder: Path) -> None:
         """Write a folder for ``from_pretrained`` of transformers; see :func:`save_language_model`."""
-        save_language_model(folder, self.lm, self.source.tokenizer)
+        save_language_model(folder, self.lm, self.source.tokenizer, self._published)
 
     @cached_property
     def _prompt_tokenizer(self) -> ChatPromptTokenizer:

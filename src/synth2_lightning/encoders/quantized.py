@@ -183,12 +183,12 @@ class ResidualCodebookLearner(CodebookLearner):
         encoder: Frozen encoder of the features.
         codebook_size: Number of codes per level.
         num_levels: Number of residual levels.
-        decay: Decay of the moving averages, in [0, 1].
+        decay: Weight of the old average in each step, 0 to below 1.
         revival_threshold: Codes whose average count per step falls below this are re-initialized.
         cache_gib: Maximum size of the features on disk, in GiB per process; 0 encodes an image in every epoch.
 
     Raises:
-        ValueError: If ``cache_gib`` is negative.
+        ValueError: If a number is out of range.
 
     Example:
         >>> from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
@@ -211,6 +211,11 @@ class ResidualCodebookLearner(CodebookLearner):
     ) -> None:
         require_extra("vector_quantize_pytorch", "codebook")
         super().__init__()
+        if min(codebook_size, num_levels) < 1 or not 0 <= decay < 1:
+            raise ValueError(
+                f"ResidualCodebookLearner got codebook_size={codebook_size}, num_levels={num_levels} and "
+                f"decay={decay}; expected 1 or more of the first two, and a decay of 0 to below 1."
+            )
         self.encoder = encoder
         self.codebook_size = codebook_size
         self.num_levels = num_levels

@@ -88,8 +88,11 @@ def check_language_model(model: Any, name: str) -> None:
         >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
         >>> check_language_model(AutoModelForCausalLM.from_config(BertConfig(**sizes, is_decoder=True)), "tiny")
     """
-    was_training = model.training
+    from transformers import GenerationConfig
+
+    was_training, published = model.training, model.generation_config
     model.eval()
+    model.generation_config = GenerationConfig()  # published settings, such as beams, would mix with those of the check
     try:
         embeddings = model.get_input_embeddings()
         ids = torch.arange(2 * _NUM_CHECKED, device=embeddings.weight.device) % embeddings.num_embeddings
@@ -110,6 +113,7 @@ def check_language_model(model: Any, name: str) -> None:
         ) from error
     finally:
         model.train(was_training)
+        model.generation_config = published
     if is_not_causal:
         hint = "; set is_decoder: true in its config" if hasattr(model.config, "is_decoder") else ""
         raise _unfit(name, model.config, f"attends to later tokens, so it is not causal{hint}")

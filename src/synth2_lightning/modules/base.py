@@ -43,6 +43,7 @@ from synth2_lightning.modules.sharding import (
     check_launcher,
     check_matrix_optimizer,
     check_mesh,
+    check_sharded,
     ignore_frozen,
 )
 from synth2_lightning.modules.status_module import StatusModule
@@ -164,6 +165,7 @@ class BaseModule(Component, StatusModule):
         if self.device_mesh is not None:
             check_mesh(self.device_mesh)
             self.shard(self.device_mesh)
+            check_sharded(self)
 
     def _find_trainer(self) -> Trainer | None:
         try:

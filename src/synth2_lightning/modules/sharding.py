@@ -136,6 +136,22 @@ def check_mesh(mesh: DeviceMesh) -> None:
         )
 
 
+def check_sharded(module: nn.Module) -> None:
+    """Raise on a trained weight that is not sharded: FSDP2 would not reduce its gradient over ranks.
+
+    Raises:
+        ValueError: If there is one, such as a layer that a subclass adds.
+    """
+    trained = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+    whole = [name for name, weight in trained.items() if not isinstance(weight, DTensor)]
+    if whole:
+        raise ValueError(
+            f"{type(module).__name__}.shard() left {len(whole)} of {len(trained)} trained weights whole "
+            f"({', '.join(whole[:3])}); expected all of them sharded, because the others would differ between ranks. "
+            "Override shard(mesh) and call shard_component for the component that has them, or use ddp."
+        )
+
+
 def find_blocks(part: nn.Module) -> list[nn.Module]:
     """Return the repeated blocks of a component: members of a ``ModuleList``, or of a ``Sequential`` of a single class.
 

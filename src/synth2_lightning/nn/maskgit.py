@@ -52,7 +52,7 @@ class MaskGit(nn.Module):
         sizes: The constructor arguments that determine weights and outputs, to save with the weights.
 
     Raises:
-        ValueError: If ``num_heads`` does not divide ``width``.
+        ValueError: If ``width``, ``depth`` or ``num_heads`` is below one, or ``num_heads`` does not divide ``width``.
 
     Example:
         >>> net = MaskGit(6, codebook_size=16, num_levels=1, grid=(2, 2), text_dim=8, width=32, depth=2, num_heads=2)
@@ -75,8 +75,11 @@ class MaskGit(nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        if width % num_heads:
-            raise ValueError(f"MaskGit was given width={width} and num_heads={num_heads}; expected a multiple.")
+        if min(width, depth, num_heads) < 1 or width % num_heads:
+            raise ValueError(
+                f"MaskGit was given width={width}, depth={depth} and num_heads={num_heads}; expected 1 or more of "
+                "each, and a width that is a multiple of num_heads."
+            )
         self.codebook_size = codebook_size
         self.num_levels = num_levels
         self.grid = (grid[0], grid[1])

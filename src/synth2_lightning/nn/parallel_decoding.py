@@ -42,7 +42,8 @@ class MaskGitSampling:
             tokens, such as Halton's, compute both in each step.
         full_every: Period of the steps that compute all tokens. The steps between them compute the candidates and the
             tokens that the step before unmasked, and attend to the others by their previous keys and values (ReCAP,
-            arXiv 2505.19089). 1 computes all tokens in each step.
+            arXiv 2505.19089). 1 computes all tokens in each step. Unconditional states that such a step does not
+            compute are computed for all tokens when they are next.
         temperature: Divides the logits of the codes.
         top_k: Sample from the k most likely codes; ``None`` samples from all.
 
@@ -127,11 +128,10 @@ def decode_in_parallel(
         candidates, rest = masked.tensor_split([order.num_candidates(masked.shape[1], num_unmasked)], dim=1)
         noise = select_tokens(uniform[:, step], candidates)
         guidance, temperature = settings.at(step / max(1, settings.num_steps - 1))
-        is_full = step % settings.full_every == 0
-        states = conditional.predict(candidates, is_full)
+        states = conditional.predict(candidates)
         if guidance and guide is not None:
             has_all_masked = candidates.shape[1] == masked.shape[1]
-            states = guide.apply(states, guidance, candidates, is_full, has_all_masked)
+            states = guide.apply(states, guidance, candidates, has_all_masked)
         ids, log_probabilities = _sample(network, states, noise, temperature, settings.top_k)
         ranking = order.rank(log_probabilities, noise[..., -1], 1 - (step + 1) / settings.num_steps)
         unmasked, left = ranking.tensor_split([num_unmasked], dim=1)
@@ -168,20 +168,19 @@ class _Branch:
         self.network = network
         self.text = text
         self.canvas = canvas
+        self._full_every = settings.full_every
         self._caches = [KeyValueCache() for _ in network.layers] if settings.full_every > 1 else []
         self._num_steps: int | None = None  # steps before the last prediction
 
-    def predict(
-        self, candidates: Int[Tensor, "batch candidates"], is_full: bool
-    ) -> Float[Tensor, "states candidates width"]:
+    def predict(self, candidates: Int[Tensor, "batch candidates"]) -> Float[Tensor, "states candidates width"]:
         """Return hidden states of the candidates; one row, if it is the same for all images.
 
-        Args:
-            candidates: Positions.
-            is_full: Whether to compute all tokens. The first call does, because the caches are empty.
+        All tokens are computed if a step that computes all has come since the last call, and in the first call, because
+        the caches are empty.
         """
-        canvas, previous, self._num_steps = self.canvas, self._num_steps, len(self.canvas.unmasked)
-        if is_full or previous is None:
+        canvas, previous, step = self.canvas, self._num_steps, len(self.canvas.unmasked)
+        self._num_steps = step
+        if previous is None or step // self._full_every > previous // self._full_every:
             is_blank = not canvas.unmasked and len(self.text) == 1  # all images are masked, with the same text
             rows = slice(1 if is_blank else None)
             states = self._run(canvas.embeddings[rows], canvas.mask[rows])
@@ -214,7 +213,6 @@ class _Guide:
         states: Float[Tensor, "batch candidates width"],
         guidance: float,
         candidates: Int[Tensor, "batch candidates"],
-        is_full: bool,
         has_all_masked: bool,
     ) -> Float[Tensor, "batch candidates width"]:
         """Return guided hidden states of the candidates.
@@ -223,14 +221,13 @@ class _Guide:
             states: Conditional states.
             guidance: Scale.
             candidates: Positions.
-            is_full: Whether to compute all tokens.
             has_all_masked: Whether all masked tokens are candidates; otherwise a difference would not contain those of
                 the next step.
         """
         self._num_guided += 1
         if self._difference is not None and (self._num_guided - 1) % self._every:
             return states + guidance * select_tokens(self._difference, candidates)
-        unconditional = self.unconditional.predict(candidates, is_full)
+        unconditional = self.unconditional.predict(candidates)
         if self._every > 1 and has_all_masked:
             difference = states - unconditional
             canvas = self.unconditional.canvas
