@@ -16,7 +16,7 @@ import yaml
 from lightning import __version__
 
 from synth2_lightning.export.captioner import load
-from synth2_lightning.export.exported import export_captioner, load_exported
+from synth2_lightning.export.exported import export_captioner, load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.class_specs import build_component
@@ -108,6 +108,11 @@ def _same_bits(one: VisionLanguageModule, other: VisionLanguageModule) -> bool:
 
 def _captions(module: VisionLanguageModule) -> list[str]:
     return module.caption(tiny_batch(6).image)
+
+
+def test_a_loaded_module_is_saved_with_the_steps_of_its_weights(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = save_captioner(_load(make_run()), tmp_path / "captioner")
+    assert json.loads((folder / "config.json").read_text())["step"] == 2
 
 
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
+from synth2_lightning.callbacks.evaluated_step import evaluated_step
 from synth2_lightning.callbacks.logged_samples import log_table
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
@@ -20,7 +20,7 @@ class AnswersPrompts(Protocol):
         """Return an answer to each prompt."""
 
 
-class TextSamplesCallback(EvaluatedStepCallback):
+class TextSamplesCallback(Callback):
     """Writes answers to the first prompts of a validation, with the held-out captions: a table, and loggers.
 
     Args:
@@ -64,7 +64,7 @@ class TextSamplesCallback(EvaluatedStepCallback):
         headings = ["concepts", "sample", "held-out caption"]
         rows = [[" ".join(text.split()) for text in row] for row in self._rows]
         table = "".join("\t".join(line) + "\n" for line in (headings, *rows))
-        folder, step = Path(self.folder or Path(run_folder) / "samples"), self.num_steps(trainer)
+        folder, step = Path(self.folder or Path(run_folder) / "samples"), evaluated_step(trainer, pl_module)
         try:
             write_atomically(folder / f"step={step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
         except OSError as error:

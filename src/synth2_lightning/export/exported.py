@@ -104,8 +104,8 @@ def save_captioner(
     """Write a captioner of this process as :func:`export_captioner` writes one from its checkpoint.
 
     Args:
-        module: A captioner with its weights. Steps, scores and training data are known if its trainer is attached; for
-            one that was loaded, export its run instead.
+        module: A captioner with its weights. Scores and training data are known if its trainer is attached; for one
+            that was loaded, export its run instead.
         folder: As for :func:`export_captioner`.
         license: As for :func:`export_captioner`.
         cards: As for :func:`export_captioner`; the trainer's log folder has the others.
@@ -124,9 +124,8 @@ def save_captioner(
         copy = copy_captioner(module)
     trainer = _find_trainer(module)
     logs, data = (None, None) if trainer is None else (_find_logs(trainer), _record_data(trainer))
-    step = None if trainer is None else trainer.global_step
-    scores = read_cards(logs, step or 0, cards)
-    _write(target, copy, description, step, locations, scores, data, license, packages)
+    scores = read_cards(logs, module.trained_steps or 0, cards)
+    _write(target, copy, description, module.trained_steps, locations, scores, data, license, packages)
     return target
 
 

@@ -62,9 +62,12 @@ class BaseModule(Component, StatusModule):
 
     Attributes:
         frozen_components: Names of children that are never trained or saved; their ``load()`` restores them.
+        trained_steps: Number of optimization steps of the weights, also of those that were loaded from a checkpoint;
+            None before the first one.
     """
 
     frozen_components: ClassVar[tuple[str, ...]] = ()
+    trained_steps: int | None = None
 
     def __init__(self, optimizer: OptimizerFactory = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
         super().__init__()
@@ -233,7 +236,8 @@ class BaseModule(Component, StatusModule):
         return self._token_weights.scale_loss(loss, self._status.num_tokens), mean
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Run before each optimization step: weights accumulated batches by their numbers of target tokens."""
+        """Run before each optimization step: counts it, and weights accumulated batches by their target tokens."""
+        self.trained_steps = self.trainer.global_step + 1  # the trainer does not know of weights loaded later
         self._token_weights.scale_gradients(self.parameters(), self.trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(
@@ -281,8 +285,9 @@ class BaseModule(Component, StatusModule):
             name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Run when a checkpoint is loaded: restores the run's seed."""
+        """Run when a checkpoint is loaded: restores the run's seed and the number of steps."""
         self._seeds.run_seed = checkpoint.get("seed")
+        self.trained_steps = checkpoint.get("global_step")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load trained weights.
