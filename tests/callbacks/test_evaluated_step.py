@@ -50,3 +50,15 @@ def test_output_has_the_step_of_the_weights(stage: str, tmp_path: Path) -> None:
 
 def test_modules_of_others_have_the_step_of_the_trainer(tmp_path: Path) -> None:
     assert evaluated_step(make_trainer(tmp_path), LightningModule()) == 0
+
+
+def test_no_checkpoint_leads_the_output_out_of_its_folder(tmp_path: Path) -> None:
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
+    trainer = make_trainer(tmp_path / "run")
+    trainer.validate(module, BATCHES, verbose=False)
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    content = torch.load(tmp_path / "other.ckpt", weights_only=True)
+    torch.save(content | {"global_step": "/../../../home"}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"global_step '/\.\./\.\./\.\./home'.*number of steps"):
+        trainer.validate(module, BATCHES, ckpt_path=tmp_path / "other.ckpt", verbose=False, weights_only=True)
+    assert not (tmp_path / "home").exists()

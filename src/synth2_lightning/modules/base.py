@@ -285,9 +285,16 @@ class BaseModule(Component, StatusModule):
             name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Run when a checkpoint is loaded: restores the run's seed and the number of steps."""
+        """Run when a checkpoint is loaded: restores the run's seed and the number of steps.
+
+        Raises:
+            ValueError: If the number is not an integer, as in a crafted file: paths of scores contain it.
+        """
         self._seeds.run_seed = checkpoint.get("seed")
-        self.trained_steps = checkpoint.get("global_step")
+        step = checkpoint.get("global_step")
+        if not isinstance(step, int | None):
+            raise ValueError(f"The checkpoint has the global_step {step!r:.100}; expected a number of steps.")
+        self.trained_steps = step
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load trained weights.
