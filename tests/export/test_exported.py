@@ -13,8 +13,10 @@ from typing import Any, cast
 import pytest
 import torch
 import yaml
-from lightning import __version__
+from lightning import Trainer, __version__
+from torch.utils.data import DataLoader
 
+from synth2_lightning.callbacks.cider import CiderCallback
 from synth2_lightning.export.captioner import load
 from synth2_lightning.export.exported import export_captioner, load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
@@ -23,7 +25,7 @@ from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.testing import tiny_batch
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
 TINY: dict[str, Any] = {
     "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
@@ -113,6 +115,15 @@ def _captions(module: VisionLanguageModule) -> list[str]:
 def test_a_loaded_module_is_saved_with_the_steps_of_its_weights(make_run: MakeRun, tmp_path: Path) -> None:
     folder = save_captioner(_load(make_run()), tmp_path / "captioner")
     assert json.loads((folder / "config.json").read_text())["step"] == 2
+
+
+def test_a_module_is_saved_with_the_scores_of_a_run_without_a_logger(tmp_path: Path) -> None:
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
+    data: Any = DataLoader([tiny_batch(4)], batch_size=None)  # type: ignore[arg-type]
+    settings: Any = {"logger": False, "enable_progress_bar": False, "callbacks": [CiderCallback()]}
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path / "run", **settings)
+    trainer.validate(module, data, verbose=False)
+    assert "| CIDEr-D |" in (save_captioner(module, tmp_path / "captioner") / "README.md").read_text("utf-8")
 
 
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:

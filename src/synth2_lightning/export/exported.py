@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.export.component_files import copy_files, find_files
 from synth2_lightning.export.folder import (
@@ -108,7 +109,7 @@ def save_captioner(
             that was loaded, export its run instead.
         folder: As for :func:`export_captioner`.
         license: As for :func:`export_captioner`.
-        cards: As for :func:`export_captioner`; the trainer's log folder has the others.
+        cards: As for :func:`export_captioner`; the folder of the run has the others.
 
     Raises:
         FileNotFoundError: If a card does not exist.
@@ -123,7 +124,7 @@ def save_captioner(
     with note_locations() as locations, trusting(packages):
         copy = copy_captioner(module)
     trainer = _find_trainer(module)
-    logs, data = (None, None) if trainer is None else (_find_logs(trainer), _record_data(trainer))
+    logs, data = (None, None) if trainer is None else (run_folder(trainer), _record_data(trainer))
     scores = read_cards(logs, module.trained_steps or 0, cards)
     _write(target, copy, description, module.trained_steps, locations, scores, data, license, packages)
     return target
@@ -134,11 +135,6 @@ def _find_trainer(module: VisionLanguageModule) -> Trainer | None:
         return module.trainer
     except RuntimeError:  # not attached to a trainer
         return None
-
-
-def _find_logs(trainer: Trainer) -> Path | None:
-    folders = (getattr(logger, "log_dir", None) for logger in trainer.loggers)  # Trainer.log_dir is a collective call
-    return next((Path(folder) for folder in folders if folder), None)
 
 
 def _record_data(trainer: Trainer) -> DataRecord | None:
