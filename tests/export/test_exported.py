@@ -126,6 +126,21 @@ def test_a_module_is_saved_with_the_scores_of_a_run_without_a_logger(tmp_path: P
     assert "| CIDEr-D |" in (save_captioner(module, tmp_path / "captioner") / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("name", ["model", "codebooks", "frozen_parts", "versions"])
+def test_a_config_with_other_content_is_refused(name: str, make_run: MakeRun, tmp_path: Path) -> None:
+    folder = export_captioner(make_run(), tmp_path / "captioner")
+    _edit(folder, **{name: ["a"]})
+    with pytest.raises(ValueError, match=rf"config\.json has {name}=\['a'\]; expected a mapping"):
+        load_exported(folder)
+
+
+def test_frozen_parts_that_the_module_does_not_have_are_ignored(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = export_captioner(make_run(), tmp_path / "captioner")
+    parts = json.loads((folder / "config.json").read_text())["frozen_parts"]
+    _edit(folder, frozen_parts=parts | {"trainer": "trainer:00000000"})
+    assert load_exported(folder).num_trainable()
+
+
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run()
     folder = export_captioner(run, tmp_path / "captioner")

@@ -47,6 +47,7 @@ from synth2_lightning.modules.captioner_checkpoint import (
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 _FORMAT_VERSION = 1
+_MAPPINGS = ("model", "codebooks", "frozen_parts", "versions")
 _VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning", "safetensors")
 
 
@@ -276,23 +277,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not is_exported(folder):
         raise ValueError(f"{path} does not describe a captioner; expected the file that `synth2 export` writes.")
     config: dict[str, Any] = parse_json(path.read_bytes())
-    if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
+    damaged = [name for name in _MAPPINGS if not isinstance(config.get(name), dict)]
+    if damaged:
+        raise ValueError(
+            f"{path} has {damaged[0]}={config.get(damaged[0])!r:.100}; expected a mapping, as `synth2 export` writes "
+            "it. Copy or download the folder again."
+        )
+    if config.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {config.get('format_version')!r}; expected {_FORMAT_VERSION}. Use the version "
-            f"of synth2-lightning that wrote it ({config.get('versions', {}).get('synth2-lightning', 'not recorded')})"
+            f"of synth2-lightning that wrote it ({config['versions'].get('synth2-lightning', 'not recorded')})"
             ", or export the run again."
         )
     return config
 
 
 def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, folder: Path) -> None:
-    expected, present = config.get("codebooks", {}), _list_codebooks(module)
+    expected, present = config["codebooks"], _list_codebooks(module)
     if expected != present:
         raise ValueError(
             f"The captioner in {folder} was exported with the codebooks {expected}, but its components have {present}. "
             "Expected the same weights: check the files that image_encoder names."
         )
-    for name, fingerprint in config.get("frozen_parts", {}).items():
+    for name in module.frozen_components:
+        fingerprint = config["frozen_parts"].get(name)
         if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
                 f"The frozen component {name!r} of the captioner in {folder} has the weights {loaded}; expected "
