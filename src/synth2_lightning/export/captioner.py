@@ -162,7 +162,8 @@ class Captioner:
             TypeError: If ``images`` is a single path or image instead of a sequence.
             ValueError: If an array or a tensor has another dtype or shape, or ``batch_size`` is below one.
         """
-        if isinstance(images, (str, Path, Image.Image)):
+        is_one = isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4  # whose rows are no images
+        if is_one or isinstance(images, (str, Path, Image.Image)):
             raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
 
         def read(numbered: tuple[int, ImageLike]) -> Image.Image:
