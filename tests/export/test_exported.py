@@ -14,9 +14,11 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer, __version__
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from synth2_lightning.callbacks.cider import CiderCallback
+from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.export.captioner import load
 from synth2_lightning.export.exported import export_captioner, load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
@@ -25,6 +27,7 @@ from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.sources.folder import FolderSource
 from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
 TINY: dict[str, Any] = {
@@ -139,6 +142,25 @@ def test_frozen_parts_that_the_module_does_not_have_are_ignored(make_run: MakeRu
     parts = json.loads((folder / "config.json").read_text())["frozen_parts"]
     _edit(folder, frozen_parts=parts | {"trainer": "trainer:00000000"})
     assert load_exported(folder).num_trainable()
+
+
+def test_the_training_data_in_the_card_is_not_that_of_a_test(tmp_path: Path) -> None:
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
+    settings: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=1, limit_val_batches=0, default_root_dir=tmp_path, **settings)
+    Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+    (tmp_path / "one.txt").write_text("a dark field")
+    photos = FolderSource(str(tmp_path))
+    loader: Any = DataLoader([tiny_batch()], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, RealDataModule(photos, photos, batch_size=1, num_workers=0, image_encoder=module.image_encoder))
+    for data in (
+        RealDataModule(test=photos, num_workers=0, val_batch_size=7, image_encoder=module.image_encoder),
+        loader,
+    ):
+        trainer.test(module, data, verbose=False)
+        card = (save_captioner(module, tmp_path / "captioner") / "README.md").read_text("utf-8")
+        assert "| train | FolderSource |" in card
+        assert "val_batch_size=7" not in card
 
 
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Trainer
 
 from synth2_lightning.callbacks.run_folder import run_folder
-from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.export.component_files import copy_files, find_files
 from synth2_lightning.export.folder import (
     ARCHITECTURE,
@@ -35,7 +34,6 @@ from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_weigh
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
 from synth2_lightning.io.messages import one_line
-from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.io.trusted_packages import check_packages, list_names, trusting
 from synth2_lightning.modules.captioner_checkpoint import (
@@ -106,8 +104,8 @@ def save_captioner(
     """Write a captioner of this process as :func:`export_captioner` writes one from its checkpoint.
 
     Args:
-        module: A captioner with its weights. Scores and training data are known if its trainer is attached; for one
-            that was loaded, export its run instead.
+        module: A captioner with its weights. Scores are known if its trainer is attached, training data if it was
+            trained in this process; for one that was loaded, export its run instead.
         folder: As for :func:`export_captioner`.
         license: As for :func:`export_captioner`.
         cards: As for :func:`export_captioner`; the folder of the run has the others.
@@ -125,7 +123,8 @@ def save_captioner(
     with note_locations() as locations, trusting(packages):
         copy = copy_captioner(module)
     trainer = _find_trainer(module)
-    logs, data = (None, None) if trainer is None else (run_folder(trainer), _record_data(trainer))
+    logs = None if trainer is None else run_folder(trainer)
+    data = None if module.training_data is None else record_data(module.training_data)
     scores = read_cards(logs, module.trained_steps or 0, cards)
     _write(target, copy, description, module.trained_steps, locations, scores, data, license, packages)
     return target
@@ -135,13 +134,6 @@ def _find_trainer(module: VisionLanguageModule) -> Trainer | None:
     try:
         return module.trainer
     except RuntimeError:  # not attached to a trainer
-        return None
-
-
-def _record_data(trainer: Trainer) -> DataRecord | None:
-    try:
-        return record_data(describe(attributes_of(trainer).datamodule))
-    except (TypeError, AttributeError):  # data loaders without a datamodule, or one that cannot be described
         return None
 
 

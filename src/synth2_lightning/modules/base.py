@@ -16,10 +16,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
 
-from synth2_lightning.compat.lightning import has_given_hyperparameters, keep_batches
+from synth2_lightning.compat.lightning import attributes_of, has_given_hyperparameters, keep_batches
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
-from synth2_lightning.io.recorded_specs import Component
+from synth2_lightning.io.recorded_specs import Component, describe
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.accumulation import TokenWeights
 from synth2_lightning.modules.divergence import check_finite_weights
@@ -64,10 +64,12 @@ class BaseModule(Component, StatusModule):
         frozen_components: Names of children that are never trained or saved; their ``load()`` restores them.
         trained_steps: Number of optimization steps of the weights, also of those that were loaded from a checkpoint;
             None before the first one.
+        training_data: Class and arguments of the datamodule of the last fit; None if unknown.
     """
 
     frozen_components: ClassVar[tuple[str, ...]] = ()
     trained_steps: int | None = None
+    training_data: Mapping[str, Any] | None = None
 
     def __init__(self, optimizer: OptimizerFactory = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
         super().__init__()
@@ -258,8 +260,9 @@ class BaseModule(Component, StatusModule):
         return decay_groups(self, self._weights)
 
     def on_train_start(self) -> None:
-        """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
+        """Run before the first step: records the data, and sets the run's seed, unless it is that of a checkpoint."""
         super().on_train_start()
+        self.training_data = _describe_data(self.trainer)
         self._token_weights = TokenWeights()
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
@@ -308,3 +311,11 @@ class BaseModule(Component, StatusModule):
     def num_trainable(self) -> int:
         """Return the number of trainable parameters, as scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _describe_data(trainer: Trainer) -> Mapping[str, Any] | None:
+    datamodule = attributes_of(trainer).datamodule
+    try:
+        return None if datamodule is None else describe(datamodule)
+    except TypeError:  # it cannot be described, such as one of a notebook
+        return None
