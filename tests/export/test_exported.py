@@ -118,6 +118,9 @@ def _captions(module: VisionLanguageModule) -> list[str]:
 def test_a_loaded_module_is_saved_with_the_steps_of_its_weights(make_run: MakeRun, tmp_path: Path) -> None:
     folder = save_captioner(_load(make_run()), tmp_path / "captioner")
     assert json.loads((folder / "config.json").read_text())["step"] == 2
+    assert load_exported(folder).trained_steps == 2
+    _edit(folder, step="/../2")
+    assert load_exported(folder).trained_steps is None
 
 
 def test_a_module_is_saved_with_the_scores_of_a_run_without_a_logger(tmp_path: Path) -> None:
