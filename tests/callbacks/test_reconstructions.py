@@ -15,7 +15,7 @@ from synth2_lightning.types import Reconstruction
 
 def make_trainer(folder: Path, **settings: Any) -> MagicMock:
     known = {"is_global_zero": True, "sanity_checking": False, "global_step": 7, "loggers": [], **settings}
-    return MagicMock(spec=Trainer, log_dir=str(folder), **known)
+    return MagicMock(spec=Trainer, default_root_dir=str(folder), **known)
 
 
 def run(callback: ReconstructionsCallback, trainer: MagicMock, num_batches: int = 3) -> None:

@@ -23,10 +23,8 @@ class Echo(LightningModule):
 
 
 def run(folder: Path, num_samples: int, num_batches: int, **settings: Any) -> Mock:
-    logger = Mock(spec=TensorBoardLogger)
-    trainer = Mock(
-        log_dir=str(folder), is_global_zero=True, sanity_checking=False, global_step=7, loggers=[logger], **settings
-    )
+    logger = Mock(spec=TensorBoardLogger, log_dir=str(folder))
+    trainer = Mock(is_global_zero=True, sanity_checking=False, global_step=7, loggers=[logger], **settings)
     callback = TextSamplesCallback(num_samples)
     callback.on_validation_epoch_start(trainer, Echo())
     for _ in range(num_batches):
@@ -47,7 +45,7 @@ def test_the_first_prompts_are_answered(tmp_path: Path, num_samples: int, num_ba
 
 
 def test_a_sanity_check_writes_nothing(tmp_path: Path) -> None:
-    trainer = Mock(log_dir=str(tmp_path), is_global_zero=True, sanity_checking=True, global_step=0, loggers=[])
+    trainer = Mock(default_root_dir=str(tmp_path), is_global_zero=True, sanity_checking=True, global_step=0, loggers=[])
     callback = TextSamplesCallback()
     callback.on_validation_batch_end(trainer, Echo(), OUTPUTS)
     callback.on_validation_epoch_end(trainer, Echo())

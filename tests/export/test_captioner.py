@@ -90,6 +90,8 @@ def test_a_subclass_answers_in_its_own_way() -> None:
     [
         (["gone.png"], OSError, r"gone\.png.*FileNotFoundError"),
         ("gone.png", TypeError, r"caption\(\).*\bstr\b.*sequence"),
+        (np.zeros((4, 9, 3), np.uint8), TypeError, r"caption\(\).*ndarray.*sequence"),
+        (torch.zeros(3, 4, 9, dtype=torch.uint8), TypeError, r"caption\(\).*Tensor.*sequence"),
         ([np.zeros((4, 4))], ValueError, r"number 0.*float64.*\(4, 4\).*uint8"),
         ([torch.zeros(4, 4, 3, dtype=torch.uint8)], ValueError, r"\(4, 4, 3\).*\(1, height, width\)"),
     ],

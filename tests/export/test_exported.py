@@ -13,17 +13,22 @@ from typing import Any, cast
 import pytest
 import torch
 import yaml
-from lightning import __version__
+from lightning import Trainer, __version__
+from PIL import Image
+from torch.utils.data import DataLoader
 
+from synth2_lightning.callbacks.cider import CiderCallback
+from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.export.captioner import load
-from synth2_lightning.export.exported import export_captioner, load_exported
+from synth2_lightning.export.exported import export_captioner, load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.class_specs import build_component
 from synth2_lightning.io.safetensors import read_safetensors
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.testing import tiny_batch
+from synth2_lightning.sources.folder import FolderSource
+from synth2_lightning.testing import TinyDecoder, TinyImageTokenizer, TinyResampler, tiny_batch
 
 TINY: dict[str, Any] = {
     "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
@@ -108,6 +113,57 @@ def _same_bits(one: VisionLanguageModule, other: VisionLanguageModule) -> bool:
 
 def _captions(module: VisionLanguageModule) -> list[str]:
     return module.caption(tiny_batch(6).image)
+
+
+def test_a_loaded_module_is_saved_with_the_steps_of_its_weights(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = save_captioner(_load(make_run()), tmp_path / "captioner")
+    assert json.loads((folder / "config.json").read_text())["step"] == 2
+    assert load_exported(folder).trained_steps == 2
+    _edit(folder, step="/../2")
+    assert load_exported(folder).trained_steps is None
+
+
+def test_a_module_is_saved_with_the_scores_of_a_run_without_a_logger(tmp_path: Path) -> None:
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
+    data: Any = DataLoader([tiny_batch(4)], batch_size=None)  # type: ignore[arg-type]
+    settings: Any = {"logger": False, "enable_progress_bar": False, "callbacks": [CiderCallback()]}
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path / "run", **settings)
+    trainer.validate(module, data, verbose=False)
+    assert "| CIDEr-D |" in (save_captioner(module, tmp_path / "captioner") / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["model", "codebooks", "frozen_parts", "versions"])
+def test_a_config_with_other_content_is_refused(name: str, make_run: MakeRun, tmp_path: Path) -> None:
+    folder = export_captioner(make_run(), tmp_path / "captioner")
+    _edit(folder, **{name: ["a"]})
+    with pytest.raises(ValueError, match=rf"config\.json has {name}=\['a'\]; expected a mapping"):
+        load_exported(folder)
+
+
+def test_frozen_parts_that_the_module_does_not_have_are_ignored(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = export_captioner(make_run(), tmp_path / "captioner")
+    parts = json.loads((folder / "config.json").read_text())["frozen_parts"]
+    _edit(folder, frozen_parts=parts | {"trainer": "trainer:00000000"})
+    assert load_exported(folder).num_trainable()
+
+
+def test_the_training_data_in_the_card_is_not_that_of_a_test(tmp_path: Path) -> None:
+    module = VisionLanguageModule(TinyImageTokenizer(), TinyResampler(), TinyDecoder())
+    settings: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=1, limit_val_batches=0, default_root_dir=tmp_path, **settings)
+    Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+    (tmp_path / "one.txt").write_text("a dark field")
+    photos = FolderSource(str(tmp_path))
+    loader: Any = DataLoader([tiny_batch()], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, RealDataModule(photos, photos, batch_size=1, num_workers=0, image_encoder=module.image_encoder))
+    for data in (
+        RealDataModule(test=photos, num_workers=0, val_batch_size=7, image_encoder=module.image_encoder),
+        loader,
+    ):
+        trainer.test(module, data, verbose=False)
+        card = (save_captioner(module, tmp_path / "captioner") / "README.md").read_text("utf-8")
+        assert "| train | FolderSource |" in card
+        assert "val_batch_size=7" not in card
 
 
 def test_a_captioner_loads_back_with_the_same_bits_and_captions(make_run: MakeRun, tmp_path: Path) -> None:

@@ -130,6 +130,17 @@ def test_auto_classes_of_transformers_load_a_captioner_by_name(
             assert [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)] == expected
 
 
+def test_a_model_of_transformers_is_pushed_with_its_card(hub: StandInHub, export_tiny: Callable[..., Path]) -> None:
+    folder = export_tiny()
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model.push_to_hub("me/captioner", license="mit", private=True)
+    files = hub.files("model", "me/captioner")
+    assert set(files) == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert same_weights(load("me/captioner", "cpu"), load(folder, "cpu"))
+    assert b"license: mit" in files["README.md"]
+    assert hub.repositories["model", "me/captioner"].is_private
+
+
 def test_a_repository_that_names_a_foreign_class_is_refused(hub: StandInHub) -> None:
     tiny_captioner().push_to_hub("me/captioner")
     files = hub.files("model", "me/captioner")

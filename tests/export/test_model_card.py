@@ -25,7 +25,7 @@ def test_the_hub_reads_the_card() -> None:
 def test_unknown_facts_are_stated() -> None:
     text = write_card("mine", CONFIG, [], None, None)
     assert len(re.findall(r"^#.*\n+None\b", text, re.MULTILINE)) == 1  # the scores
-    assert re.search(r"^#.*\n+Not known.*run file", text, re.MULTILINE)
+    assert re.search(r"^#.*\n+Not known\.", text, re.MULTILINE)
     assert "license" not in ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
 
 

@@ -31,6 +31,12 @@ def test_a_checkpoint_needs_no_run_and_a_run_must_have_one(tmp_path: Path) -> No
         find_run(tmp_path)
 
 
+def test_weights_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"model\.safetensors has weights alone.*folder"):
+        find_run(tmp_path / "model.safetensors")
+
+
 def test_cards_of_the_step_and_those_that_are_named_are_read(run: Path) -> None:
     for step in (1, 2):
         (run / "cider" / f"test-step={step}").mkdir(parents=True)

@@ -35,7 +35,8 @@ def export(folder: Path, **parts: Any) -> object:
     place.mkdir()
     (place / "files").mkdir()
     model = {"class_path": "synth2_lightning.modules.captioning.VisionLanguageModule", "init_args": {**TINY, **parts}}
-    (place / CONFIG).write_text(json.dumps({"format": FORMAT, "format_version": 1, "model": model}))
+    empty: dict[str, Any] = {"codebooks": {}, "frozen_parts": {}, "versions": {}}
+    (place / CONFIG).write_text(json.dumps({"format": FORMAT, "format_version": 1, "model": model, **empty}))
     return load_exported(place)
 
 

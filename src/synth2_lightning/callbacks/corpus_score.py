@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
+from synth2_lightning.callbacks.evaluated_step import evaluated_step
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.metrics.corpus_metrics import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
@@ -38,7 +39,7 @@ class CorpusScore:
     others: dict[str, float] = field(default_factory=dict)
 
 
-class CorpusScoreCallback(EvaluatedStepCallback, ABC):
+class CorpusScoreCallback(Callback, ABC):
     """Logs a score of a validation or test epoch and writes ``predictions.jsonl`` and ``protocol.json``.
 
     Texts of the steps' outputs are gathered over ranks with the keys of their images. Repeated keys, with which a
@@ -109,7 +110,6 @@ class CorpusScoreCallback(EvaluatedStepCallback, ABC):
         result = self.score(hypotheses, references)
         pl_module.log(f"{stage}/{self.name}", result.value, prog_bar=True)
         pl_module.log_dict({f"{stage}/{name}": value for name, value in result.others.items()})
-        run_folder = self.folder or trainer.log_dir or "."  # on every rank: log_dir is a collective call
         if not trainer.is_global_zero:
             return
         card = {
@@ -124,7 +124,8 @@ class CorpusScoreCallback(EvaluatedStepCallback, ABC):
             **getattr(pl_module, "protocol", dict)(),
             "versions": {name: version(name) for name in _VERSIONS},
         }
-        folder = Path(run_folder) / self.name / f"{stage}-step={self.num_steps(trainer)}"
+        parent = Path(self.folder or run_folder(trainer)) / self.name
+        folder = parent / f"{stage}-step={evaluated_step(trainer, pl_module)}"
         self._write(folder, card, result.rows)
         log.info("%s/%s %.4f; texts in %s", stage, self.name, result.value, folder)
 

@@ -5,19 +5,20 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 
-from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
+from synth2_lightning.callbacks.evaluated_step import evaluated_step
 from synth2_lightning.callbacks.fonts import load_font
 from synth2_lightning.callbacks.logged_samples import log_image
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
 _MARGIN, _TITLE = 12, 24
 
 
-class ImageGridCallback(EvaluatedStepCallback, ABC):
+class ImageGridCallback(Callback, ABC):
     """Draws a grid after each validation, as PNG and for the loggers; subclasses draw the tiles.
 
     Args:
@@ -68,12 +69,11 @@ class ImageGridCallback(EvaluatedStepCallback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the end of a validation: writes the grid."""
-        run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._tiles:
             return
-        step = self.num_steps(trainer)
+        step = evaluated_step(trainer, pl_module)
         grid = draw_grid(self._tiles, self.num_columns, self.gap, f"Step {step}: {self.legend}")
-        folder = Path(self.folder or Path(run_folder) / self.folder_name)
+        folder = Path(self.folder or run_folder(trainer) / self.folder_name)
         try:
             write_atomically(folder / f"step={step}.png", lambda draft: grid.save(draft, "PNG"))
         except OSError as error:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.io.console import shows_progress_bars
 
 
@@ -36,8 +37,8 @@ class ProgressLogCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the start and at a resume: starts the clock; logs what is resumed, and the folder of the new log."""
         self._start(trainer.global_step)
-        folder = trainer.log_dir if trainer.loggers else None  # a collective call
-        if trainer.ckpt_path is not None and folder is not None:
+        if trainer.ckpt_path is not None and trainer.loggers:
+            folder = run_folder(trainer)
             rank_zero_info(
                 f"Resuming {trainer.ckpt_path} after step {trainer.global_step}. Logs, samples and scores of the "
                 f"resumed run are in {folder}{_name_checkpoints(trainer, folder)}."
@@ -51,8 +52,8 @@ class ProgressLogCallback(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the end of a fit: logs its folder, if it has one."""
-        folder = trainer.log_dir if trainer.loggers else None  # a collective call
-        if folder is not None:
+        if trainer.loggers:
+            folder = run_folder(trainer)
             rank_zero_info(f"Logs, samples and scores of the run are in {folder}{_name_checkpoints(trainer, folder)}.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,8 +122,8 @@ class ProgressLogCallback(Callback):
         rank_zero_info(f"{noun}: {', '.join(words)}.")
 
 
-def _name_checkpoints(trainer: Trainer, folder: str) -> str:
+def _name_checkpoints(trainer: Trainer, folder: Path) -> str:
     """Return the folder of the checkpoints if it is another one, as in a resumed run."""
     callback = trainer.checkpoint_callback
-    checkpoints = Path(callback.dirpath or folder) if isinstance(callback, ModelCheckpoint) else Path(folder)
-    return "" if checkpoints.resolve().is_relative_to(Path(folder).resolve()) else f", its checkpoints in {checkpoints}"
+    checkpoints = Path(callback.dirpath or folder) if isinstance(callback, ModelCheckpoint) else folder
+    return "" if checkpoints.resolve().is_relative_to(folder.resolve()) else f", its checkpoints in {checkpoints}"

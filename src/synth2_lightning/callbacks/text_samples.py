@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from synth2_lightning.callbacks.evaluated_step import EvaluatedStepCallback
+from synth2_lightning.callbacks.evaluated_step import evaluated_step
 from synth2_lightning.callbacks.logged_samples import log_table
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
 
@@ -20,7 +21,7 @@ class AnswersPrompts(Protocol):
         """Return an answer to each prompt."""
 
 
-class TextSamplesCallback(EvaluatedStepCallback):
+class TextSamplesCallback(Callback):
     """Writes answers to the first prompts of a validation, with the held-out captions: a table, and loggers.
 
     Args:
@@ -58,13 +59,12 @@ class TextSamplesCallback(EvaluatedStepCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run at the end of a validation: writes the table."""
-        run_folder = trainer.log_dir or trainer.default_root_dir  # on every rank: log_dir is a collective call
         if not self._rows or not trainer.is_global_zero:
             return
         headings = ["concepts", "sample", "held-out caption"]
         rows = [[" ".join(text.split()) for text in row] for row in self._rows]
         table = "".join("\t".join(line) + "\n" for line in (headings, *rows))
-        folder, step = Path(self.folder or Path(run_folder) / "samples"), self.num_steps(trainer)
+        folder, step = Path(self.folder or run_folder(trainer) / "samples"), evaluated_step(trainer, pl_module)
         try:
             write_atomically(folder / f"step={step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
         except OSError as error:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,10 +15,9 @@ from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import is_exported
 from synth2_lightning.export.hub import locate_export
 from synth2_lightning.export.image_inputs import MAX_PIXELS, ImageLike, read_image
-from synth2_lightning.export.push import push_folder
+from synth2_lightning.export.push import push_captioner
 from synth2_lightning.export.runs import find_run
 from synth2_lightning.io.fingerprints import fingerprint_weights
-from synth2_lightning.io.hub import check_repository
 from synth2_lightning.io.locations import hub_from_cache
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.captioner_checkpoint import read_captioner
@@ -147,10 +145,7 @@ class Captioner:
             OSError: If the Hub cannot be reached, or refuses the upload.
             ValueError: If the name is not of the form ``OWNER/NAME``, or a component cannot be described.
         """
-        check_repository(repository)
-        with TemporaryDirectory() as scratch:
-            folder = self.save_pretrained(Path(scratch) / repository.partition("/")[2], license, cards)
-            return push_folder(folder, repository, private, branch)
+        return push_captioner(self.module, repository, license, cards, private, branch)
 
     def caption(
         self, images: Sequence[ImageLike], batch_size: int = BATCH_SIZE, max_pixels: int = MAX_PIXELS
@@ -167,7 +162,8 @@ class Captioner:
             TypeError: If ``images`` is a single path or image instead of a sequence.
             ValueError: If an array or a tensor has another dtype or shape, or ``batch_size`` is below one.
         """
-        if isinstance(images, (str, Path, Image.Image)):
+        is_one = isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4  # whose rows are no images
+        if is_one or isinstance(images, (str, Path, Image.Image)):
             raise TypeError(f"caption() got one {type(images).__name__}; expected a sequence, such as [image].")
 
         def read(numbered: tuple[int, ImageLike]) -> Image.Image:

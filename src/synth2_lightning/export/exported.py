@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from synth2_lightning.compat.lightning import attributes_of
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.export.component_files import copy_files, find_files
 from synth2_lightning.export.folder import (
     ARCHITECTURE,
@@ -34,7 +34,6 @@ from synth2_lightning.io.fingerprints import fingerprint_file, fingerprint_weigh
 from synth2_lightning.io.json_text import parse_json
 from synth2_lightning.io.locations import HUB_SCHEME, limit_locations, note_locations, resolve
 from synth2_lightning.io.messages import one_line
-from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.io.safetensors import read_safetensors, write_safetensors
 from synth2_lightning.io.trusted_packages import check_packages, list_names, trusting
 from synth2_lightning.modules.captioner_checkpoint import (
@@ -46,6 +45,7 @@ from synth2_lightning.modules.captioner_checkpoint import (
 from synth2_lightning.modules.captioning import VisionLanguageModule
 
 _FORMAT_VERSION = 1
+_MAPPINGS = ("model", "codebooks", "frozen_parts", "versions")
 _VERSIONS = ("synth2-lightning", "torch", "transformers", "lightning", "safetensors")
 
 
@@ -104,11 +104,11 @@ def save_captioner(
     """Write a captioner of this process as :func:`export_captioner` writes one from its checkpoint.
 
     Args:
-        module: A captioner with its weights. Steps, scores and training data are known if its trainer is attached; for
-            one that was loaded, export its run instead.
+        module: A captioner with its weights. Scores are known if its trainer is attached, training data if it was
+            trained in this process; for one that was loaded, export its run instead.
         folder: As for :func:`export_captioner`.
         license: As for :func:`export_captioner`.
-        cards: As for :func:`export_captioner`; the trainer's log folder has the others.
+        cards: As for :func:`export_captioner`; the folder of the run has the others.
 
     Raises:
         FileNotFoundError: If a card does not exist.
@@ -123,10 +123,10 @@ def save_captioner(
     with note_locations() as locations, trusting(packages):
         copy = copy_captioner(module)
     trainer = _find_trainer(module)
-    logs, data = (None, None) if trainer is None else (_find_logs(trainer), _record_data(trainer))
-    step = None if trainer is None else trainer.global_step
-    scores = read_cards(logs, step or 0, cards)
-    _write(target, copy, description, step, locations, scores, data, license, packages)
+    logs = None if trainer is None else run_folder(trainer)
+    data = None if module.training_data is None else record_data(module.training_data)
+    scores = read_cards(logs, module.trained_steps or 0, cards)
+    _write(target, copy, description, module.trained_steps, locations, scores, data, license, packages)
     return target
 
 
@@ -134,18 +134,6 @@ def _find_trainer(module: VisionLanguageModule) -> Trainer | None:
     try:
         return module.trainer
     except RuntimeError:  # not attached to a trainer
-        return None
-
-
-def _find_logs(trainer: Trainer) -> Path | None:
-    folders = (getattr(logger, "log_dir", None) for logger in trainer.loggers)  # Trainer.log_dir is a collective call
-    return next((Path(folder) for folder in folders if folder), None)
-
-
-def _record_data(trainer: Trainer) -> DataRecord | None:
-    try:
-        return record_data(describe(attributes_of(trainer).datamodule))
-    except (TypeError, AttributeError):  # data loaders without a datamodule, or one that cannot be described
         return None
 
 
@@ -256,6 +244,8 @@ def _load(folder: Path) -> VisionLanguageModule:
             f"The weights in {weights} do not fit the module that {folder / CONFIG} describes: "
             f"{one_line(error)} Expected the files of one export: copy or download the folder again."
         ) from error
+    step = config.get("step")
+    module.trained_steps = step if isinstance(step, int) else None  # of an untrusted file; paths of scores contain it
     return module.eval()
 
 
@@ -281,23 +271,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not is_exported(folder):
         raise ValueError(f"{path} does not describe a captioner; expected the file that `synth2 export` writes.")
     config: dict[str, Any] = parse_json(path.read_bytes())
-    if config.get("format_version") != _FORMAT_VERSION or not isinstance(config.get("model"), dict):
+    damaged = [name for name in _MAPPINGS if not isinstance(config.get(name), dict)]
+    if damaged:
+        raise ValueError(
+            f"{path} has {damaged[0]}={config.get(damaged[0])!r:.100}; expected a mapping, as `synth2 export` writes "
+            "it. Copy or download the folder again."
+        )
+    if config.get("format_version") != _FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {config.get('format_version')!r}; expected {_FORMAT_VERSION}. Use the version "
-            f"of synth2-lightning that wrote it ({config.get('versions', {}).get('synth2-lightning', 'not recorded')})"
+            f"of synth2-lightning that wrote it ({config['versions'].get('synth2-lightning', 'not recorded')})"
             ", or export the run again."
         )
     return config
 
 
 def _check_codebooks(config: Mapping[str, Any], module: VisionLanguageModule, folder: Path) -> None:
-    expected, present = config.get("codebooks", {}), _list_codebooks(module)
+    expected, present = config["codebooks"], _list_codebooks(module)
     if expected != present:
         raise ValueError(
             f"The captioner in {folder} was exported with the codebooks {expected}, but its components have {present}. "
             "Expected the same weights: check the files that image_encoder names."
         )
-    for name, fingerprint in config.get("frozen_parts", {}).items():
+    for name in module.frozen_components:
+        fingerprint = config["frozen_parts"].get(name)
         if (loaded := fingerprint_weights(name, getattr(module, name))) != fingerprint:
             warnings.warn(
                 f"The frozen component {name!r} of the captioner in {folder} has the weights {loaded}; expected "

@@ -156,7 +156,7 @@ def _format_decoding(generation: Mapping[str, Any]) -> str:
 
 def _data_lines(data: DataRecord | None) -> Iterator[str]:
     if data is None:
-        yield "Not known: the checkpoint has no run file."
+        yield "Not known."
         return
     fraction = data.synthetic_fraction
     yield f"Fraction of synthetic pairs in a batch: {fraction}." if fraction else "No synthetic pairs were mixed in."

@@ -16,6 +16,7 @@ from synth2_lightning.decoders.tokens import PromptTokens
 from synth2_lightning.export.exported import load_exported, save_captioner
 from synth2_lightning.export.folder import MODEL_TYPE
 from synth2_lightning.export.processing import find_token_decoder
+from synth2_lightning.export.push import push_captioner
 from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.types import GenerationSettings, Pixels
 
@@ -108,6 +109,12 @@ class Synth2ForConditionalGeneration(PreTrainedModel, GenerationMixin):  # type:
     def save_pretrained(self, save_directory: str | Path, license: str | None = None) -> None:
         """Write the captioner to a folder by :func:`~synth2_lightning.export.exported.save_captioner`."""
         save_captioner(self.module, save_directory, license)
+
+    def push_to_hub(
+        self, repo_id: str, license: str | None = None, private: bool = False, revision: str | None = None
+    ) -> str:
+        """Upload the captioner by :func:`~synth2_lightning.export.push.push_captioner`, to the branch ``revision``."""
+        return push_captioner(self.module, repo_id, license, private=private, branch=revision)
 
     def forward(
         self,

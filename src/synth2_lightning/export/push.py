@@ -1,13 +1,17 @@
 """Upload of captioners, generators, caption sets and shards to the Hugging Face Hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from synth2_lightning.export.exported import save_captioner
 from synth2_lightning.export.folder import CARD, is_exported
 from synth2_lightning.export.hub import EXPORT_FILES
 from synth2_lightning.generators.muse import GENERATOR_FILES
-from synth2_lightning.io.hub import Kind, upload
+from synth2_lightning.io.hub import Kind, check_repository, upload
 from synth2_lightning.io.locations import resolve
+from synth2_lightning.modules.captioning import VisionLanguageModule
 from synth2_lightning.shards.caption_set import CAPTIONS, REJECTED
 from synth2_lightning.shards.manifest import FILE_NAME
 
@@ -15,6 +19,24 @@ from synth2_lightning.shards.manifest import FILE_NAME
 class _Content(NamedTuple):
     kind: Kind
     files: tuple[str, ...]
+
+
+def push_captioner(
+    module: VisionLanguageModule,
+    repository: str,
+    license: str | None = None,
+    cards: Sequence[str | Path] = (),
+    private: bool = False,
+    branch: str | None = None,
+) -> str:
+    """Upload a captioner of this process, and return the URL of the commit.
+
+    Arguments and errors are those of :func:`~synth2_lightning.export.exported.save_captioner` and :func:`push_folder`.
+    """
+    check_repository(repository)
+    with TemporaryDirectory() as scratch:
+        folder = save_captioner(module, Path(scratch) / repository.partition("/")[2], license, cards)
+        return push_folder(folder, repository, private, branch)
 
 
 def push_folder(folder: str | Path, repository: str, private: bool = False, branch: str | None = None) -> str:

@@ -31,10 +31,16 @@ def find_run(location: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
+        ValueError: If it has weights alone.
     """
     check_not_sharded(resolve(location, "run or checkpoint"))
     checkpoint = find_checkpoint(location)
     check_not_sharded(checkpoint)
+    if checkpoint.suffix == ".safetensors":
+        raise ValueError(
+            f"{checkpoint} has weights alone, without the components; expected a checkpoint, the folder of a run, or "
+            "an export: name the folder in which `synth2 export` wrote this file."
+        )
     parents = checkpoint.absolute().parents[:2]
     return Run(checkpoint, next(filter(_is_run, parents), None))
 

@@ -16,10 +16,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import AdamW, Optimizer
 
-from synth2_lightning.compat.lightning import has_given_hyperparameters, keep_batches
+from synth2_lightning.compat.lightning import attributes_of, has_given_hyperparameters, keep_batches
 from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
-from synth2_lightning.io.recorded_specs import Component
+from synth2_lightning.io.recorded_specs import Component, describe
 from synth2_lightning.io.trusted_packages import trusting
 from synth2_lightning.modules.accumulation import TokenWeights
 from synth2_lightning.modules.divergence import check_finite_weights
@@ -63,9 +63,14 @@ class BaseModule(Component, StatusModule):
 
     Attributes:
         frozen_components: Names of children that are never trained or saved; their ``load()`` restores them.
+        trained_steps: Number of optimization steps of the weights, also of those that were loaded from a checkpoint;
+            None before the first one.
+        training_data: Class and arguments of the datamodule of the last fit; None if unknown.
     """
 
     frozen_components: ClassVar[tuple[str, ...]] = ()
+    trained_steps: int | None = None
+    training_data: Mapping[str, Any] | None = None
 
     def __init__(self, optimizer: OptimizerFactory = AdamW, lr_scheduler: SchedulerFactory | None = None) -> None:
         super().__init__()
@@ -235,7 +240,8 @@ class BaseModule(Component, StatusModule):
         return self._token_weights.scale_loss(loss, self._status.num_tokens), mean
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Run before each optimization step: weights accumulated batches by their numbers of target tokens."""
+        """Run before each optimization step: counts it, and weights accumulated batches by their target tokens."""
+        self.trained_steps = self.trainer.global_step + 1  # the trainer does not know of weights loaded later
         self._token_weights.scale_gradients(self.parameters(), self.trainer.accumulate_grad_batches)
 
     def configure_gradient_clipping(
@@ -256,8 +262,9 @@ class BaseModule(Component, StatusModule):
         return decay_groups(self, self._weights)
 
     def on_train_start(self) -> None:
-        """Run before the first step: sets the run's seed, unless it was restored from a checkpoint."""
+        """Run before the first step: records the data, and sets the run's seed, unless it is that of a checkpoint."""
         super().on_train_start()
+        self.training_data = _describe_data(self.trainer)
         self._token_weights = TokenWeights()
         if self._seeds.run_seed is None:
             self._seeds.run_seed = self.trainer.strategy.broadcast(torch.initial_seed())
@@ -283,8 +290,16 @@ class BaseModule(Component, StatusModule):
             name_states(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Run when a checkpoint is loaded: restores the run's seed."""
+        """Run when a checkpoint is loaded: restores the run's seed and the number of steps.
+
+        Raises:
+            ValueError: If the number is not an integer, as in a crafted file: paths of scores contain it.
+        """
         self._seeds.run_seed = checkpoint.get("seed")
+        step = checkpoint.get("global_step")
+        if not isinstance(step, int | None):
+            raise ValueError(f"The checkpoint has the global_step {step!r:.100}; expected a number of steps.")
+        self.trained_steps = step
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load trained weights.
@@ -298,3 +313,11 @@ class BaseModule(Component, StatusModule):
     def num_trainable(self) -> int:
         """Return the number of trainable parameters, as scalars."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+def _describe_data(trainer: Trainer) -> Mapping[str, Any] | None:
+    datamodule = attributes_of(trainer).datamodule
+    try:
+        return None if datamodule is None else describe(datamodule)
+    except TypeError:  # it cannot be described, such as one of a notebook
+        return None

@@ -5,6 +5,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from synth2_lightning.callbacks.run_folder import run_folder
 from synth2_lightning.io.paths import expand_home
 
 
@@ -13,10 +14,10 @@ def export_folder(trainer: Trainer, export_to: str | None, name: str) -> Path:
 
     Args:
         trainer: Trainer at the end of the fit.
-        export_to: The folder; None is the folder ``name`` in the log folder.
+        export_to: The folder; None is the folder ``name`` in the run's folder.
         name: Name of the component.
     """
-    log_folder = Path(trainer.log_dir or trainer.default_root_dir)  # log_dir is collective
-    folder = log_folder / name if export_to is None else expand_home(export_to)
+    given = run_folder(trainer) / name if export_to is None else expand_home(export_to)
+    folder = Path(trainer.strategy.broadcast(str(given)))
     rank_zero_info(f"Writing the trained {name.replace('_', ' ')} to {folder}")
     return folder
