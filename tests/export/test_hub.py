@@ -111,6 +111,17 @@ def test_a_captioner_is_pushed_and_loaded_by_name_revision_and_without_a_network
         load("me/other")
 
 
+def test_a_missing_folder_of_a_run_is_named_by_its_full_path(
+    set_offline: Callable[[bool], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_offline(True)
+    with pytest.raises(SystemExit):
+        main(["caption", "runs/version_0", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert f"it is not at {Path('runs/version_0').absolute()}: start the command" in error
+    assert ".." not in error
+
+
 def test_auto_classes_of_transformers_load_a_captioner_by_name(
     hub: StandInHub, set_offline: Callable[[bool], None], export_tiny: Callable[..., Path], tmp_path: Path
 ) -> None:

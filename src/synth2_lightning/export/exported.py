@@ -242,7 +242,7 @@ def _load(folder: Path) -> VisionLanguageModule:
     except RuntimeError as error:  # of other names or shapes
         raise ValueError(
             f"The weights in {weights} do not fit the module that {folder / CONFIG} describes: "
-            f"{one_line(error)} Expected the files of one export: copy or download the folder again."
+            f"{one_line(error)}. Expected the files of one export: copy or download the folder again."
         ) from error
     step = config.get("step")
     module.trained_steps = step if isinstance(step, int) else None  # of an untrusted file; paths of scores contain it

@@ -27,4 +27,12 @@ def locate_export(location: str | Path) -> Path:
     repository = parse_repository(location) if isinstance(location, str) else None
     if repository is None or Path(location).parent.is_dir():
         return resolve(location, _WHAT)
-    return download(repository, _WHAT, _LOADED)
+    try:
+        return download(repository, _WHAT, _LOADED)
+    except OSError as error:
+        # With a slash, the folder of a run reads like a name on the Hub.
+        error.add_note(
+            f"If it is a folder, it is not at {Path(location).absolute()}: start the command in the folder where "
+            "the run was started, or give its full path."
+        )
+        raise

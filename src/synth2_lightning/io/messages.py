@@ -10,11 +10,13 @@ _NUM_NAMED = 3
 def one_line(text: object) -> str:
     r"""Return a text, or the message of an error, on one line of at most 300 characters and an ellipsis.
 
+    A full stop at the end is left out, because the sentence around it has one.
+
     Example:
-        >>> one_line(ValueError("no such\n  model"))
+        >>> one_line(ValueError("no such\n  model."))
         'no such model'
     """
-    line = " ".join(str(text).split())
+    line = " ".join(str(text).split()).removesuffix(".")
     return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS]}…"
 
 

@@ -91,7 +91,7 @@ def build_module(
     except (RuntimeError, TypeError, AttributeError) as error:  # of other shapes, and of values that are not tensors
         raise ValueError(
             f"The weights in {checkpoint} do not fit the module that it describes: "
-            f"{one_line(error)} Expected an unchanged checkpoint."
+            f"{one_line(error)}. Expected an unchanged checkpoint."
         ) from error
     return module
 
