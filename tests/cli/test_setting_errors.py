@@ -165,3 +165,21 @@ def test_similar_import_paths_are_suggested(path: str, expected: str) -> None:
 
 def test_nothing_similar_is_suggested_for_other_names() -> None:
     assert suggest_class("qqqqqqqq") == ""
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("data: {init_args: {batch_size: 3}}", "There is no setting 'data.init_args.batch_size' of LightningData"),
+        ("model: {init_args: {decoder: {}}}", "The run files have no class_path for 'data'."),
+    ],
+)
+def test_an_overlay_without_the_run_file_that_it_changes_is_explained(
+    overlay: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(overlay)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "mine.yaml")])
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "expected the one that it changes before it: --config RUN_FILE --config OVERLAY" in error

@@ -41,11 +41,15 @@ _WRONG_PATH = re.compile(
     r'Parser key "([\w.]+)":.*?Expected a path but (\S+\.(?:ya?ml|json)) either not accessible or invalid', re.DOTALL
 )
 _WRONG_CLASS = re.compile(r"Expected '([\w.]+)' to be a subclass of <class '([\w.]+)'>")
-_REQUIRED = re.compile(r"the following arguments are required: (\w+)$")
+_REQUIRED = re.compile(r"the following arguments are required: ([\w.]+)[^\n]*$")
 _VALUE_SENTENCE = re.compile(
     r"The setting '([\w.]+)'( (?:is required|has the value .*?), expected [^\n]*?\.)(?=\s|\.|$)"
 )
 _CHECKPOINT = "a checkpoint of `synth2 fit`, such as runs/version_1/checkpoints/last.ckpt,"
+_OF_BASE_CLASSES = (" of LightningModule", " of LightningDataModule")  # no run file has named a class
+_OVERLAY = (
+    " If the run file is an overlay, expected the one that it changes before it: --config RUN_FILE --config OVERLAY."
+)
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 
 
@@ -76,7 +80,7 @@ def explain_setting_error(message: str, defaults: Namespace) -> str:
             if classes and start == "There is no setting '" and ".init_args." not in path:
                 owner = f"' of {classes[-1]}"
             path = _extend(key[1], before, path)
-        return f"{start}{path}{owner}.{end}"
+        return f"{start}{path}{owner}.{end}{_OVERLAY if owner.endswith(_OF_BASE_CLASSES) else ''}"
     if found := _UNKNOWN_SETTING.search(message):
         return _explain_unknown_setting(".".join(filter(None, found.groups())), defaults)
     if key is not None and (found := _UNKNOWN_CLASS.search(message)):
@@ -146,6 +150,8 @@ def _explain_value(message: str, key: str) -> str:
     if found := _VALUE_SENTENCE.search(message):
         return f"The setting '{_extend(key, message[: found.start()], found[1])}'{found[2]}"
     if not key and (found := _REQUIRED.search(message)):
+        if "." in found[1]:  # with the command's name: fit.model
+            return f"The run files have no class_path for {found[1].rpartition('.')[2]!r}.{_OVERLAY}"
         value = _CHECKPOINT if found[1] == "checkpoint" else "a value"
         return f"The setting {found[1]!r} is required, expected {value} in a run file or as an argument."
     if key and (found := _WRONG_CLASS.search(message)):
