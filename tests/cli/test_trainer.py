@@ -41,6 +41,12 @@ def test_a_command_without_a_run_file_names_one(command: str, first: str) -> Non
         run_trainer([command, "--trainer.max_steps=1"])
 
 
+@pytest.mark.parametrize("words", [["mine.yaml"], ["--config", "mixed.yaml", "mine.yaml"], ["--config=a", "mine.yaml"]])
+def test_a_run_file_without_an_option_is_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"'mine\.yaml' follows no option; expected .*--config mine\.yaml"):
+        run_trainer(["fit", *words])
+
+
 def test_an_unknown_key_without_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("modle: {}\n")
     with pytest.raises(UsageError, match=r"'modle'\. Did you mean 'model'\?.*mine\.yaml"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ def run_trainer(words: Sequence[str]) -> "CommandLine":
     """
     # These checks come before the imports, which take seconds.
     check_options(words[1:], OPTIONS, f"synth2 {words[0]}")
+    for option, word in pairwise(words):
+        follows_option = option.startswith("-") and "=" not in option
+        if word.endswith((".yaml", ".yml")) and not word.startswith("-") and not follows_option:
+            raise UsageError(f"{word!r} follows no option; expected a run file after --config: --config {word}")
     if not any(re.match(r"(--(config|model|data|help)|-c|-h)\b", word) for word in words):
         first = _FIRST_RUN_FILES[words[0]]
         raise UsageError(f"synth2 {words[0]} needs a run file. Start with: synth2 {words[0]} --config {first}")
