@@ -93,3 +93,12 @@ def test_no_strategy_runs_what_is_in_a_checkpoint(tmp_path: Path) -> None:
         check_content(file, ModelParallelStrategy())
     with pytest.raises(IsADirectoryError, match=r"synth2 consolidate .*shards.ckpt --out"):
         check_content(folder, DDPStrategy())
+
+
+def test_the_folder_of_a_run_is_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "version_0" / "checkpoints" / "last.ckpt"
+    file.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "global_step": 1}, file)
+    for folder in (file.parent, file.parent.parent):
+        with pytest.raises(IsADirectoryError, match=r"folder with checkpoints; expected .*last\.ckpt"):
+            check_content(folder, DDPStrategy())

@@ -17,6 +17,7 @@ from synth2_lightning.callbacks.settings_changes import (
 )
 from synth2_lightning.export.sharded import check_not_sharded, check_sharded, is_sharded
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint, read_checkpoint
+from synth2_lightning.io.locations import find_checkpoint
 
 
 def find_last(trainer: Trainer, watch: RunSettingsCallback, is_fit: bool) -> str | None:
@@ -104,9 +105,14 @@ def check_content(checkpoint: Path, strategy: object) -> None:
 
     Raises:
         FileNotFoundError: If a file of a sharded checkpoint is missing.
-        IsADirectoryError: If it is sharded, and the strategy does not load sharded checkpoints.
+        IsADirectoryError: If it is the folder of a run, or is sharded and the strategy does not load sharded
+            checkpoints.
         ValueError: If it is damaged, or holds more than tensors and plain values.
     """
+    if (checkpoint / "checkpoints").is_dir() or any(checkpoint.glob("*.ckpt")):
+        raise IsADirectoryError(
+            f"{checkpoint} is a folder with checkpoints; expected a checkpoint, such as {find_checkpoint(checkpoint)}."
+        )
     if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
         check_not_sharded(checkpoint)
     elif is_sharded(checkpoint):
