@@ -39,6 +39,13 @@ def test_an_earlier_run_file_is_kept(photos: Path, capsys: pytest.CaptureFixture
     assert Path("mine/photos.yaml").read_text() == "edited"
 
 
+def test_the_included_run_file_is_not_hidden(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["init", str(photos), "--out", "."])
+    assert "expected another one (--out), because photos.yaml in it would replace" in capsys.readouterr().err
+    assert not Path("photos.yaml").exists()
+
+
 def test_photos_without_captions_and_unused_files_are_named(
     photos: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

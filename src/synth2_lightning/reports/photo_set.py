@@ -38,9 +38,14 @@ def write_run_file(location: str, out: Path, experiment: Path | None = None) -> 
         FileExistsError: If there is a run file.
         FileNotFoundError: If there are no photos with captions.
         OSError: If an image cannot be read.
-        ValueError: If an index is damaged, the photos cannot be split, or the run files of the experiment cannot have
-            the name of the folder.
+        ValueError: If the folder is the current one, an index is damaged, the photos cannot be split, or the run files
+            of the experiment cannot have the name of the folder.
     """
+    if out.absolute() == Path.cwd():
+        raise ValueError(
+            f"{out} is the current folder; expected another one (--out), because {RUN_FILE} in it would replace the "
+            "included run file of that name."
+        )
     if (out / RUN_FILE).exists():
         raise FileExistsError(
             f"{out / RUN_FILE} exists; expected a new folder. Name another one (--out), or delete it."
