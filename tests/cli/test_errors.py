@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from lightning.pytorch import Trainer
 
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import UsageError, hide_noise, report_errors
@@ -50,3 +51,9 @@ def test_advertisements_of_lightning_are_hidden(caplog: pytest.LogCaptureFixture
         ):
             logger.info(message)
     assert caplog.messages == ["Restored all states"]
+
+
+def test_devices_that_a_cpu_does_not_have_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), report_errors():
+        Trainer(accelerator="cpu", devices=-1, logger=False)
+    assert "The trainer's settings are inconsistent. Lightning reports: `devices`" in capsys.readouterr().err

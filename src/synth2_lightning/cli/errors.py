@@ -92,6 +92,7 @@ def message_for_user(error: Exception) -> str | None:
         if place.startswith("jsonargparse.") and (missing := re.search(r"Requirement .* not met\..*", str(cause))):
             return f"A setting needs a package that is not installed. {missing[0]}"
         is_refusal = place.startswith("lightning.") and isinstance(cause, ValueError | RuntimeError | ImportError)
+        is_refusal |= place.startswith("lightning.fabric.accelerators.")  # with TypeError, as of devices=-1 on a CPU
         if is_refusal or type(cause).__name__ == "MisconfigurationException":
             return f"The trainer's settings are inconsistent. Lightning reports: {str(cause).strip()}"
         if isinstance(cause, OSError) and (explanation := _explain_disk(cause, place)) is not None:
