@@ -114,3 +114,14 @@ def test_the_docstring_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert text in shown
     assert "None" not in shown
     assert read_docstring(write).summary == "Write what is given."
+
+
+def test_a_default_of_zero_is_in_the_help() -> None:
+    def sample(*, seed: int = 0) -> None:
+        """Sample captions.
+
+        Args:
+            seed: Seed of the samples.
+        """
+
+    assert "Seed of the samples. (default: 0)" in make_parser(sample).format_help()

@@ -158,7 +158,7 @@ def _add_argument(parser: CommandParser, parameter: inspect.Parameter, hint: Any
             help_ += " (may be repeated)"
         else:
             settings["default"] = parameter.default
-            help_ += f" (default: {parameter.default})" if parameter.default not in (None, False) else ""
+            help_ += f" (default: {parameter.default})" if parameter.default is not None and kind is not bool else ""
         parser.add_argument(f"--{parameter.name}", help=help_.replace("%", "%%"), **settings)
         return
     settings["metavar"] = parameter.name.upper()

@@ -35,7 +35,7 @@ def completion(shell: Literal["bash", "zsh"]) -> None:
     new shell, the tabulator key then completes commands, options, run files and paths.
 
     Args:
-        shell: The shell.
+        shell: The shell, bash or zsh.
 
     Example:
         synth2 completion bash

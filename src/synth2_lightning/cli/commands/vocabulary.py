@@ -19,7 +19,7 @@ def vocabulary(captions: str, *, out: Path, min_count: int = 5) -> None:
     """
     from synth2_lightning.io.locations import resolve
 
-    path = resolve(captions, "captions")  # before the slow imports
+    path = resolve(captions, "caption set")  # before the slow imports
     from synth2_lightning.decoders.vocabulary import build_vocabulary
     from synth2_lightning.sources.caption_files import read_caption_rows
 
