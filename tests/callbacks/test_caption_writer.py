@@ -20,7 +20,7 @@ from synth2_lightning.modules.caption_writing import CaptionWritingModule
 from synth2_lightning.shards import caption_set
 from synth2_lightning.shards.caption_set import stream_answers
 from synth2_lightning.testing import TinyCaptionGenerator
-from synth2_lightning.types import CaptionBatch, Completion, PromptBatch, WrittenCaptions
+from synth2_lightning.types import Completion, PromptBatch, WrittenCaptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:Total length of `PredictBatches` across ranks is zero")
 NAMES = ("dog", "old oak tree", "bus", "cat", "red fox", "sailing boat", "hen")
@@ -31,7 +31,7 @@ class Stopped(CaptionWritingModule):
 
     error: type[BaseException] = KeyError
 
-    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+    def predict_step(self, batch: object, batch_idx: int) -> WrittenCaptions:
         if batch_idx == 2:
             raise self.error("stopped")
         return super().predict_step(batch, batch_idx)
@@ -44,7 +44,7 @@ class Recording(CaptionWritingModule):
         super().__init__(TinyCaptionGenerator())
         self.asked: list[str] = []
 
-    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+    def predict_step(self, batch: object, batch_idx: int) -> WrittenCaptions:
         assert isinstance(batch, PromptBatch)
         self.asked += [sample.class_name for sample in batch.samples]
         return super().predict_step(batch, batch_idx)
@@ -172,7 +172,7 @@ class Answering(CaptionWritingModule):
         super().__init__(TinyCaptionGenerator())
         self.answer = Completion(text, finish_reason, 9, 64)
 
-    def predict_step(self, batch: PromptBatch | CaptionBatch, batch_idx: int) -> WrittenCaptions:
+    def predict_step(self, batch: object, batch_idx: int) -> WrittenCaptions:
         assert isinstance(batch, PromptBatch)
         return WrittenCaptions(batch, (self.answer,) * len(batch), "tiny")
 

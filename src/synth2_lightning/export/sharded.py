@@ -157,7 +157,7 @@ def _explained(folder: Path) -> Iterator[None]:
             ) from error
         reason = one_line(cause) or type(cause).__name__
         raise ValueError(
-            f"The sharded checkpoint {folder} cannot be read: {reason} Expected a complete one that `synth2 fit` "
+            f"The sharded checkpoint {folder} cannot be read: {reason}. Expected a complete one that `synth2 fit` "
             "wrote. Copy it again, or use an earlier one."
         ) from error
 

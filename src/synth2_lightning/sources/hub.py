@@ -134,7 +134,7 @@ class HubSource(IndexedSource):
             reason = one_line(error)
             raise ValueError(
                 f"The split {self.split!r} of the dataset {self.path!r} of source {self.name!r} cannot be read: "
-                f"{reason} Expected one of its splits."
+                f"{reason}. Expected one of its splits."
             ) from error
         except OSError as error:
             raise FileNotFoundError(
