@@ -23,5 +23,5 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 def test_the_first_things_in_the_way_are_named(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name).touch()
-    with pytest.raises(FileExistsError, match=r"'a', 'b', 'c' and more"):
+    with pytest.raises(FileExistsError, match=r"'a', 'b', 'c', and others"):
         check_replaceable(tmp_path)
