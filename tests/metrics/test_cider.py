@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from synth2_lightning.metrics.cider import cider, human_cider
 from synth2_lightning.metrics.corpus import CorpusResult
-from synth2_lightning.metrics.corpus_metrics import Cider
+from synth2_lightning.metrics.corpus_metrics import Cider, Rouge
 from synth2_lightning.metrics.ptb import tokenize
 
 REFERENCES = {
@@ -183,3 +184,12 @@ def test_metric_without_updates_is_an_error() -> None:
     metric.update([], [], [])
     with pytest.raises(ValueError, match=r"CIDEr|Cider"):
         metric.compute()
+
+
+def test_several_metrics_are_computed_in_a_collection() -> None:
+    metrics = MetricCollection({"cider": Cider(), "rouge": Rouge()}, compute_groups=False)
+    captions = ["a red circle", "a dot"]
+    references = [["a red circle on the left"], ["two blue squares"]]
+    metrics.update(["1", "2"], captions, references)
+    by_key = dict(zip("12", captions, strict=True)), dict(zip("12", references, strict=True))
+    assert float(metrics.compute()["cider"]) == pytest.approx(cider(*by_key).score)

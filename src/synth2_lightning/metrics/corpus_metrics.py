@@ -27,7 +27,8 @@ class KeyedMetric(Metric, ABC):
     """Metric that keeps one row of Python objects per image, its key first, and computes over the rows of all ranks.
 
     Repeats of a key, which distributed samplers add as padding, are dropped. Rows are sorted by key because
-    floating-point sums depend on their order: the result is bitwise independent of the number of ranks.
+    floating-point sums depend on their order: the result is bitwise independent of the number of ranks. In a
+    ``MetricCollection``, pass ``compute_groups=False``: torchmetrics compares states as tensors to find groups.
     """
 
     is_differentiable = False
