@@ -9,11 +9,13 @@ captions. ``ratio`` is the log-likelihood ratio of the language model's captions
 """
 
 import os
+from contextlib import chdir
 
 import numpy as np
 import torch
 
 from controls import load_shards
+from flickr8k_chain import CHOICE
 from flickr8k_gain import make_parser
 from flickr8k_plan import EQUAL, NUM_REAL, REGIMES
 from flickr8k_runs import Experiment
@@ -75,7 +77,8 @@ def main() -> None:
     photos = chain.folder / f"shards/tokens-l{levels}"
     checkpoint = experiment.run_folder(real, EQUAL, cell) / "checkpoints" / "last.ckpt"
     scorer = LikelihoodRatioScorer(str(checkpoint), str(photos), limit=NUM_REAL)
-    scorer.load()
+    with chdir(chain.folder / CHOICE):  # the run file's paths are relative to it
+        scorer.load()
     scorer.eval()
     figures = {"photos": measure(scorer, load_shards(photos), NUM_REAL)}
     figures |= {name: measure(scorer, load_shards(folder)) for name, folder in folders.items()}
