@@ -13,7 +13,8 @@ Products (``pairs`` of a regime), each for a generator's seed and a number of le
   MiniLM, and with a text encoder that was trained with the generator;
 * ``synthetic-own``, ``synthetic-own-draws``: one image for each of these captions, and three;
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
-  first words of the real captions; ``written-draws`` has three images per caption, ``written-more`` more captions;
+  first words of the real captions; ``written-draws`` has three images per caption, ``written-more`` more captions, ``written-varied`` captions that were
+  sampled without lowering improbable words;
 * ``selection-K``: for captions of the K largest of 20 clusters of the withheld captions;
 * ``scored``, ``reassigned``: several images per caption with scores, and the image that suits each caption best, both
   by a captioner of the real photos;
@@ -40,6 +41,7 @@ _FLICKR8K = Path("data/flickr8k")
 _SHARED = ("captions", "fits", "runs", "shards")
 _GENERATOR = "--model.init_args.generator.init_args"
 _CAPTIONS = "--data.init_args.captions.init_args"
+_SAMPLING = "--model.init_args.generator.init_args.sampling"
 
 
 class Chain:
@@ -210,6 +212,8 @@ class Chain:
                 f"{plan.EXPERIMENT}/captions_writer.yaml",
                 f"{captions}.photos.init_args.limit={self.num_real}",
             ]
+            if base == "written-varied":
+                words += [f"{_SAMPLING}.temperature=1.0", f"{_SAMPLING}.top_p=1.0"]
         words += [f"--data.init_args.num_captions={num}", f"--trainer.callbacks.folder=captions/{base}"]
         minutes = num * plan.CAPTION / 60
         return [*tasks, self._command(f"captions-{base}", words, minutes, photos, *tasks, view=VALIDATION)]

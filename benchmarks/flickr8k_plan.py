@@ -281,6 +281,13 @@ PROBES = (
         like="written",
         control="written-blank",
     ),
+    Regime(
+        "written-varied",
+        "written captions of more variety",
+        "written-varied",
+        like="written",
+        control="written-blank",
+    ),
 )
 """Single changes to the regime that they are ``like``, compared by ``flickr8k_probes.py``."""
 
