@@ -346,5 +346,11 @@ def test_changes_are_compared_on_held_back_photos(
     checkpoint = full.run_folder(BY_NAME["real"], EQUAL, Cell(0, 0, 0)) / "checkpoints" / "last.ckpt"
     assert str(checkpoint) in commands[first]
     assert str(checkpoint) in commands[second]
-    draws = next(one for one in commands if "draws.yaml" in one)
-    assert draws.index("draws.yaml") < draws.index("--trainer.callbacks.folder=shards/synthetic-own-draws-g0-l4")
+    for folder, before in {  # settings after the run files that they override
+        "shards/synthetic-own-draws-g0-l4": "draws.yaml",
+        "shards/written-draws-g0-l4": "draws.yaml",
+        "captions/written-more": "num_captions=25000",
+        "captions/written-varied": "sampling.temperature=1.0",
+    }.items():
+        (command,) = {one for one in commands if f"callbacks.folder={folder}" in one}
+        assert command.index(".yaml") < command.index(before) < command.index(f"callbacks.folder={folder}")
