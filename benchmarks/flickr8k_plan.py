@@ -248,7 +248,13 @@ PROBES = (
         like="mixed",
         control="blank",
     ),
-    Regime("single", "one image per caption", "synthetic-own", like="mixed", control="blank"),
+    Regime(
+        "single",
+        "1,000 photos + generated pairs for the captions of the others, one image per caption",
+        "synthetic-own",
+        like="mixed",
+        control="blank",
+    ),
     Regime("draws", "three images per caption", "synthetic-own-draws", like="mixed", control="blank"),
     Regime(
         "best-draw",
@@ -276,14 +282,14 @@ PROBES = (
     ),
     Regime(
         "written-more",
-        "2.5 times as many written captions",
+        "1,000 photos + generated pairs for 2.5 times as many captions of the adapted language model",
         "written-more",
         like="written",
         control="written-blank",
     ),
     Regime(
         "written-varied",
-        "written captions of more variety",
+        "1,000 photos + generated pairs for captions that it samples from its whole distribution",
         "written-varied",
         like="written",
         control="written-blank",
