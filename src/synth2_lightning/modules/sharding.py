@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from synth2_lightning.compat.lightning import is_multiprocessing
 from synth2_lightning.compat.torch import keep_buffers
+from synth2_lightning.io.messages import name_first
 
 SPAWNED_PROCESSES = (
     "The strategy starts processes by spawn or fork (ddp_spawn, ddp_fork, ddp_notebook), whose trained weights are "
@@ -147,7 +148,7 @@ def check_sharded(module: nn.Module) -> None:
     if whole:
         raise ValueError(
             f"{type(module).__name__}.shard() left {len(whole)} of {len(trained)} trained weights whole "
-            f"({', '.join(whole[:3])}); expected all of them sharded, because the others would differ between ranks. "
+            f"({name_first(whole)}); expected all of them sharded, because the others would differ between ranks. "
             "Override shard(mesh) and call shard_component for the component that has them, or use ddp."
         )
 
