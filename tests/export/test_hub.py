@@ -112,8 +112,12 @@ def test_a_captioner_is_pushed_and_loaded_by_name_revision_and_without_a_network
 
 
 def test_a_missing_folder_of_a_run_is_named_by_its_full_path(
-    set_offline: Callable[[bool], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    set_offline: Callable[[bool], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     set_offline(True)
     with pytest.raises(SystemExit):
         main(["caption", "runs/version_0", str(tmp_path)])

@@ -65,8 +65,8 @@ def caption(
             "'images' have file_name and id, and --out FILE.json. To write names of images, use .jsonl or .csv."
         )
     ids = image_ids(found.names, annotations) if written == "coco" and annotations is not None else None
-    images = "1 image" if len(found.names) == 1 else f"{len(found.names)} images"
-    MessageConsole(stderr=True).print(f"Loading {run}, to caption {images}", soft_wrap=True)
+    count = "1 image" if len(found.names) == 1 else f"{len(found.names)} images"
+    MessageConsole(stderr=True).print(f"Loading {run}, to caption {count}", soft_wrap=True)
     from synth2_lightning.export.caption_images import caption_images
     from synth2_lightning.export.captioner import load
 
