@@ -145,7 +145,7 @@ def host(is_quick: bool) -> None:
         for name in ("generator", "mixed")[: 1 if is_quick else 2]:
             words = ["fit", "--config", f"{name}.yaml", "--trainer.precision=auto", "--trainer.limit_val_batches=0"]
             words += [f"--trainer.default_root_dir={folder}", f"--trainer.max_steps={first + 2 * number + 1}"]
-            words += ["--trainer.logger.save_dir", folder]
+            words += ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={folder}"]
             words += ["--trust=gpu_runs", "--trainer.callbacks+=gpu_runs.HostStops", f"--trainer.callbacks.name={name}"]
             words += [f"--trainer.callbacks.start_step={first}", f"--trainer.callbacks.num_steps={number}"]
             run_trainer([*words, *(["--data.batch_size=4"] if is_quick else [])])

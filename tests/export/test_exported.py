@@ -418,7 +418,7 @@ def test_what_the_command_line_trained_on_scenes_loads_in_another_process(tmp_pa
     words = ["fit", "--config", "mixed.yaml", "--config", str(tiny), f"--trainer.default_root_dir={tmp_path}"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cli = run_trainer([*words, "--trainer.logger.init_args.save_dir", str(tmp_path)])
+        cli = run_trainer([*words, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}"])
     run = Path(str(cli.trainer.log_dir))
     folder = export_captioner(run, tmp_path / "captioner")
     module = _load(run)
