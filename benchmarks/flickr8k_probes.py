@@ -15,7 +15,8 @@ from regimes import list_runs
 from report import save
 from tasks import print_tasks, run_tasks
 
-_REGIMES = ("real", "mixed", "blank", "written", "written-draws")  # baselines, and a change that is in the plan by now
+# Baselines, and changes that are in the plan by now.
+_REGIMES = ("real", "mixed", "blank", "written", "written-draws", "written-varied")
 
 
 def main() -> None:

@@ -336,8 +336,8 @@ def test_changes_are_compared_on_held_back_photos(
 ) -> None:
     (experiment.data / "captions_val.json").unlink()
     saved = run_benchmark(flickr8k_probes)
-    names = {"real", "mixed", "blank", "written", "written-draws", *(one.name for one in flickr8k_plan.PROBES)}
-    assert saved["regimes"].keys() == names
+    baselines = {"real", "mixed", "blank", "written", "written-draws", "written-varied"}
+    assert saved["regimes"].keys() == baselines | {one.name for one in flickr8k_plan.PROBES}
     commands = [" ".join(words).replace("experiments/flickr8k/", "") for _, words in synth2.commands]
     starts = ["predict --config score.yaml", "predict --config recaption.yaml", "predict --config reassign.yaml"]
     (first, second, third) = (next(i for i, one in enumerate(commands) if one.startswith(start)) for start in starts)
