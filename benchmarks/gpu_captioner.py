@@ -21,8 +21,8 @@ from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.vocabulary import build_vocabulary
 from synth2_lightning.encoders.vqgan import VQGANTokenizer
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.modules.compilation import compile_blocks
 from synth2_lightning.nn.perceiver import PerceiverResampler
+from synth2_lightning.training.compilation import compile_blocks
 from synth2_lightning.types import GenerationSettings, ImageInput, ImageTextBatch, Pixels, SampleInfo, VQTokens
 
 SMOLLM2_360M = {

@@ -41,11 +41,11 @@ from report import report
 from synth2_lightning.datamodules.real import RealDataModule
 from synth2_lightning.datamodules.sampling import StratifiedBatchSampler
 from synth2_lightning.io.index_files import Index
-from synth2_lightning.modules.seeding import StepSeeds
 from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.sources.tar_files import TarFile
 from synth2_lightning.sources.tar_index import SCHEMA, open_tar_index
 from synth2_lightning.sources.webdataset import TarSource
+from synth2_lightning.training.seeding import StepSeeds
 
 BATCH_SIZE, NUM_TOKENS = 64, 256
 PER_TAR = 10_000

@@ -28,7 +28,7 @@ from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, ch
 from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint
 from synth2_lightning.io.locations import find_checkpoint
-from synth2_lightning.modules.sharding import check_launcher
+from synth2_lightning.training.sharding import check_launcher
 
 SETTINGS: dict[str, Any] = {
     "exact": {

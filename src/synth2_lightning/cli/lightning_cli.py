@@ -29,7 +29,7 @@ from synth2_lightning.compat.lightning import attributes_of
 from synth2_lightning.datamodules.real import find_image_encoder
 from synth2_lightning.io.trusted_packages import TRUSTED_PACKAGES, check_no_functions, trusting
 from synth2_lightning.io.yaml_text import check_run_files
-from synth2_lightning.modules.sharding import check_launcher
+from synth2_lightning.training.sharding import check_launcher
 
 _RESUME_WITH_CHANGES = (
     "with fit --ckpt_path: resume although settings or training data differ from the checkpoint's; the differences are "

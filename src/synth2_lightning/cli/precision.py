@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from synth2_lightning.callbacks.component_summary import ComponentSummaryCallback
 from synth2_lightning.io.precision import computes_bfloat16, warn_of_emulation
-from synth2_lightning.modules.precision import SupportedPrecision
+from synth2_lightning.training.precision import SupportedPrecision
 
 Precision = Literal["auto", SupportedPrecision]
 

@@ -9,9 +9,9 @@ from torch.func import functional_call
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from synth2_lightning.modules.optimizers import decay_groups
 from synth2_lightning.modules.tokenizer import TokenizerModule
 from synth2_lightning.nn.discriminator import Discriminator, hinge_loss
+from synth2_lightning.training.optimizers import decay_groups
 from synth2_lightning.types import Reconstruction
 
 

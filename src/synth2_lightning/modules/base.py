@@ -21,10 +21,12 @@ from synth2_lightning.io.checkpoint_files import read_checkpoint
 from synth2_lightning.io.locations import resolve
 from synth2_lightning.io.recorded_specs import Component, describe
 from synth2_lightning.io.trusted_packages import trusting
-from synth2_lightning.modules.accumulation import TokenWeights
-from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.loading import load_components
-from synth2_lightning.modules.optimizers import (
+from synth2_lightning.modules.saved_module import Module, build_module, make_hyperparameters
+from synth2_lightning.modules.status_module import StatusModule
+from synth2_lightning.training.accumulation import TokenWeights
+from synth2_lightning.training.divergence import check_finite_weights
+from synth2_lightning.training.optimizers import (
     OptimizerFactory,
     SchedulerFactory,
     decay_groups,
@@ -32,13 +34,12 @@ from synth2_lightning.modules.optimizers import (
     name_states,
     use_fused_kernels,
 )
-from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
-from synth2_lightning.modules.precision import check_precision
-from synth2_lightning.modules.ranks import check_same_checkpoint
-from synth2_lightning.modules.safeguards import add_safeguards
-from synth2_lightning.modules.saved_module import Module, build_module, make_hyperparameters
-from synth2_lightning.modules.seeding import StepSeeds
-from synth2_lightning.modules.sharding import (
+from synth2_lightning.training.partial_checkpoints import check_weight_names, exclude_frozen
+from synth2_lightning.training.precision import check_precision
+from synth2_lightning.training.ranks import check_same_checkpoint
+from synth2_lightning.training.safeguards import add_safeguards
+from synth2_lightning.training.seeding import StepSeeds
+from synth2_lightning.training.sharding import (
     SPAWNED_PROCESSES,
     check_launcher,
     check_matrix_optimizer,
@@ -46,7 +47,6 @@ from synth2_lightning.modules.sharding import (
     check_sharded,
     ignore_frozen,
 )
-from synth2_lightning.modules.status_module import StatusModule
 from synth2_lightning.types import TokenLoss
 
 
@@ -55,7 +55,7 @@ class BaseModule(Component, StatusModule):
 
     Args:
         optimizer: Factory of the optimizer, called with the groups of
-            :func:`~synth2_lightning.modules.optimizers.decay_groups`: biases, gains, embeddings and positions have no
+            :func:`~synth2_lightning.training.optimizers.decay_groups`: biases, gains, embeddings and positions have no
             weight decay.
         lr_scheduler: Factory of the learning-rate schedule, called with the optimizer and the number of optimization
             steps, which the trainer must limit; the schedule advances after every step. None keeps the learning rate
@@ -131,7 +131,7 @@ class BaseModule(Component, StatusModule):
             return build_module(cls, read_checkpoint(path), path, kwargs)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.modules.safeguards.add_safeguards`."""
+        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.training.safeguards.add_safeguards`."""
         add_safeguards(self.trainer)
         return []
 

@@ -25,10 +25,10 @@ from torch.optim import AdamW
 from synth2_lightning.interfaces import ImageEncoder, LanguageDecoder, Resampler
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.compilation import compile_blocks
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.sharding import choose_precision, shard_component, shard_frozen
 from synth2_lightning.nn.transfer import to_device
+from synth2_lightning.training.compilation import compile_blocks
+from synth2_lightning.training.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.training.sharding import choose_precision, shard_component, shard_frozen
 from synth2_lightning.types import CaptionOutput, GenerationSettings, ImageInput, ImageTextBatch, TokenLoss
 
 

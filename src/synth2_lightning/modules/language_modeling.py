@@ -12,10 +12,10 @@ from synth2_lightning.concepts.prompts import PromptTemplate
 from synth2_lightning.interfaces import PromptedLanguageModel
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.seeding import seed_of_key
+from synth2_lightning.training.divergence import check_finite_weights
+from synth2_lightning.training.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.training.seeding import seed_of_key
 from synth2_lightning.types import Concept, ConceptCaptionBatch, GenerationSettings, Prompt, TokenLoss
 
 _NUM_UNIFORM = 4  # random numbers per caption that select its concepts

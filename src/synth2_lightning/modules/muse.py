@@ -18,17 +18,17 @@ from synth2_lightning.io.recorded_specs import describe
 from synth2_lightning.metrics.retrieval import RetrievalRecall
 from synth2_lightning.metrics.token_loss import MeanTokenLoss
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
 from synth2_lightning.modules.generator_card import write_generator_card
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
-from synth2_lightning.modules.seeding import seed_of_key
-from synth2_lightning.modules.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.nn.maskgit import MaskGit
 from synth2_lightning.nn.masking import sample_mask
 from synth2_lightning.nn.parallel_decoding import MaskGitSampling
 from synth2_lightning.nn.transfer import to_device
 from synth2_lightning.nn.unmasking import ConfidenceOrder, UnmaskingOrder
+from synth2_lightning.training.divergence import check_finite_weights
+from synth2_lightning.training.optimizers import OptimizerFactory, SchedulerFactory
+from synth2_lightning.training.seeding import seed_of_key
+from synth2_lightning.training.sharding import choose_precision, full_weights, shard_component
 from synth2_lightning.types import ImageInput, ImageTextBatch, MixedImages, Pixels, TokenLoss, VQTokens
 
 MaskGitFactory = Callable[[int, int, int, tuple[int, int], int], MaskGit]

@@ -5,8 +5,8 @@ from typing import TypeVar
 from lightning.pytorch import Callback, LightningModule
 
 from synth2_lightning.modules.loading import load_components
-from synth2_lightning.modules.precision import check_precision
-from synth2_lightning.modules.safeguards import add_safeguards
+from synth2_lightning.training.precision import check_precision
+from synth2_lightning.training.safeguards import add_safeguards
 
 Batch = TypeVar("Batch")
 
@@ -15,7 +15,7 @@ class PredictionModule(LightningModule):
     """LightningModule without training, whose predictions a callback writes."""
 
     def configure_callbacks(self) -> list[Callback]:
-        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.modules.safeguards.add_safeguards`."""
+        """Run before a stage: adds the callbacks of :func:`~synth2_lightning.training.safeguards.add_safeguards`."""
         add_safeguards(self.trainer)
         return []
 

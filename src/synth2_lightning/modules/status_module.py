@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from synth2_lightning.modules.divergence import check_batch
-from synth2_lightning.modules.step_status import StepStatus
+from synth2_lightning.training.divergence import check_batch
+from synth2_lightning.training.step_status import StepStatus
 
 
 class StatusModule(LightningModule):

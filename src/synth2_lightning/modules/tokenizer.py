@@ -9,11 +9,11 @@ from torch.optim import AdamW
 from synth2_lightning.encoders.vqgan import TrainableTokenizer
 from synth2_lightning.metrics.codebook import CodebookPerplexity, CodebookUsage
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.modules.divergence import check_finite_weights
 from synth2_lightning.modules.exports import export_folder
-from synth2_lightning.modules.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.modules.pixels import get_pixels
 from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
+from synth2_lightning.training.divergence import check_finite_weights
+from synth2_lightning.training.optimizers import OptimizerFactory, SchedulerFactory
 from synth2_lightning.types import ImageTextBatch, Reconstruction
 
 

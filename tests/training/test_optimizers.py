@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, NAdam, Optimizer
 
-from synth2_lightning.modules.optimizers import decay_groups, find_weights, name_states, use_fused_kernels
+from synth2_lightning.training.optimizers import decay_groups, find_weights, name_states, use_fused_kernels
 
 
 class Model(nn.Module):

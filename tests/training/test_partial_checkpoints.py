@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from synth2_lightning.modules.partial_checkpoints import check_weight_names, exclude_frozen
+from synth2_lightning.training.partial_checkpoints import check_weight_names, exclude_frozen
 
 TRAINED = {"head.weight", "head.bias", "counts.running_mean", "counts.running_var", "counts.num_batches_tracked"}
 

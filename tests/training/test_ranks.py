@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from synth2_lightning.io.checkpoint_files import checksum
-from synth2_lightning.modules.ranks import check_same_checkpoint
+from synth2_lightning.training.ranks import check_same_checkpoint
 
 
 def agree(monkeypatch: pytest.MonkeyPatch, paths: list[Path | None]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from synth2_lightning.modules.sharding import find_blocks
+from synth2_lightning.training.sharding import find_blocks
 
 
 def compile_blocks(part: nn.Module) -> None:

@@ -13,9 +13,9 @@ from synth2_lightning.decoders.cross_attention import CrossAttentionDecoder
 from synth2_lightning.decoders.language_model import NewLanguageModel
 from synth2_lightning.decoders.prefix import PrefixDecoder
 from synth2_lightning.modules.captioning import VisionLanguageModule
-from synth2_lightning.modules.compilation import compile_blocks
 from synth2_lightning.nn.perceiver import PerceiverResampler
 from synth2_lightning.testing import TinyImageTokenizer, tiny_batch
+from synth2_lightning.training.compilation import compile_blocks
 from synth2_lightning.types import GenerationSettings, ImageTextBatch
 
 LLAMA = {

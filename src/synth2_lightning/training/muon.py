@@ -30,7 +30,7 @@ class Muon(Optimizer):
     instructions: timm and ``torch.optim.Muon`` always orthogonalize in bfloat16, and emulating it takes most of a
     training step there. This class computes in float32 on such processors.
 
-    A group with ``use_muon=False`` is updated by AdamW, as :func:`~synth2_lightning.modules.optimizers.decay_groups`
+    A group with ``use_muon=False`` is updated by AdamW, as :func:`~synth2_lightning.training.optimizers.decay_groups`
     sets it for embeddings, positions and output layers: Jordan et al. recommend it there, because these
     are no maps between hidden states. So is a parameter whose first or second dimension is 1, or that, flattened to a
     matrix, has fewer than 4 rows or columns or an aspect ratio above 128.

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from synth2_lightning.modules.step_status import BatchStatus, StepStatus
+from synth2_lightning.training.step_status import BatchStatus, StepStatus
 from synth2_lightning.types import TokenLoss
 
 NOTHING = TokenLoss(torch.zeros(2), torch.zeros(2, dtype=torch.long))

@@ -1,8 +1,8 @@
 import pytest
 from lightning.pytorch import LightningModule, Trainer
 
-from synth2_lightning.modules.divergence import check_batch
-from synth2_lightning.modules.step_status import BatchStatus
+from synth2_lightning.training.divergence import check_batch
+from synth2_lightning.training.step_status import BatchStatus
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.distributed.tensor import DTensor
 
 from synth2_lightning.io.messages import name_first
-from synth2_lightning.modules.step_status import BatchStatus
+from synth2_lightning.training.step_status import BatchStatus
 
 
 def check_batch(module: LightningModule, status: BatchStatus) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth2_lightning.modules.seeding import StepSeeds
+from synth2_lightning.training.seeding import StepSeeds
 
 
 def start(run_seed: int = 1, step: int = 3, rank: int = 0) -> StepSeeds:
