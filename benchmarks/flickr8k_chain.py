@@ -15,7 +15,7 @@ Products (``pairs`` of a regime), each for a generator's seed and a number of le
 * ``written``, ``continued``: for captions of the adapted language model, and of the published one, which continues the
   first words of the real captions;
 * ``written-more``, ``written-varied``: for more captions; for captions sampled from the whole distribution;
-* ``written-draws``, ``written-varied-draws``: three images for each of these captions;
+* ``written-draws``: three images for each of the captions;
 * ``selection-K``: for captions of the K largest of 20 clusters of the withheld captions;
 * ``scored``, ``reassigned``: several images per caption with scores, and the image that suits each caption best, both
   by a captioner of the real photos;

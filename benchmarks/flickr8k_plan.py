@@ -198,10 +198,6 @@ REGIMES = (
         "1,000 photos + generated pairs for captions that it samples from its whole distribution",
         "written-varied",
         like="written",
-        control="written-varied-blank",
-    ),
-    Regime(
-        "written-varied-blank", "1,000 photos + these captions without images", "written-varied/blank", like="written"
     ),
     Regime(
         "written-first",
@@ -243,7 +239,6 @@ REGIMES = (
 VARIANTS = {
     "synthetic-own-draws": "draws.yaml",
     "written-draws": "draws.yaml",
-    "written-varied-draws": "draws.yaml",
     "synthetic-own-images": "by_image.yaml",
     "synthetic-images": "by_image.yaml",
 }
@@ -298,13 +293,6 @@ PROBES = (
         "written-more",
         like="written",
         control="written-blank",
-    ),
-    Regime(
-        "written-varied-draws",
-        "1,000 photos + three generated images for each of the captions from its whole distribution",
-        "written-varied-draws",
-        like="written-varied",
-        control="written-varied-blank",
     ),
 )
 """Single changes to the regime that they are ``like``, compared by ``flickr8k_probes.py``."""
