@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from synth2_lightning.callbacks.evaluated_step import evaluated_step
-from synth2_lightning.callbacks.run_folder import run_folder
+from synth2_lightning.callbacks.run_folder import name_folder_settings, run_folder
 from synth2_lightning.io.atomic import write_files
 from synth2_lightning.metrics.corpus_metrics import CorpusMetric
 from synth2_lightning.types import ImageTextBatch
@@ -132,11 +132,7 @@ class CorpusScoreCallback(Callback, ABC):
     def _write(self, folder: Path, card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        try:
-            with write_files(folder) as draft:  # both at once, so that the card belongs to the texts
-                (draft / "predictions.jsonl").write_text(lines, "utf-8")
-                (draft / "protocol.json").write_text(text, "utf-8")
-        except OSError as error:
-            raise OSError(
-                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
-            ) from error
+        # Both files at once, so that the card belongs to the texts.
+        with name_folder_settings(self), write_files(folder) as draft:
+            (draft / "predictions.jsonl").write_text(lines, "utf-8")
+            (draft / "protocol.json").write_text(text, "utf-8")

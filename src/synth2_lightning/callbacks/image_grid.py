@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from synth2_lightning.callbacks.evaluated_step import evaluated_step
 from synth2_lightning.callbacks.fonts import load_font
 from synth2_lightning.callbacks.logged_samples import log_image
-from synth2_lightning.callbacks.run_folder import run_folder
+from synth2_lightning.callbacks.run_folder import name_folder_settings, run_folder
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import ImageTextBatch
 
@@ -74,12 +74,8 @@ class ImageGridCallback(Callback, ABC):
         step = evaluated_step(trainer, pl_module)
         grid = draw_grid(self._tiles, self.num_columns, self.gap, f"Step {step}: {self.legend}")
         folder = Path(self.folder or run_folder(trainer) / self.folder_name)
-        try:
+        with name_folder_settings(self):
             write_atomically(folder / f"step={step}.png", lambda draft: grid.save(draft, "PNG"))
-        except OSError as error:
-            raise OSError(
-                f"{type(self).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
-            ) from error
         log_image(trainer.loggers, self.name, grid, step)
 
 

@@ -1,5 +1,7 @@
 """The folder of a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -23,3 +25,14 @@ def run_folder(trainer: Trainer) -> Path:
         return Path(logger.log_dir)
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+
+
+@contextmanager
+def name_folder_settings(callback: object) -> Iterator[None]:
+    """Name the settings that change a callback's folder in errors of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{type(callback).__name__}: {error} Set --trainer.default_root_dir or the callback's `folder`."
+        ) from error

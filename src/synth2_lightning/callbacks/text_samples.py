@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from synth2_lightning.callbacks.evaluated_step import evaluated_step
 from synth2_lightning.callbacks.logged_samples import log_table
-from synth2_lightning.callbacks.run_folder import run_folder
+from synth2_lightning.callbacks.run_folder import name_folder_settings, run_folder
 from synth2_lightning.io.atomic import write_atomically
 from synth2_lightning.types import CLASS_NAME_SEPARATOR, Prompt
 
@@ -65,10 +65,6 @@ class TextSamplesCallback(Callback):
         rows = [[" ".join(text.split()) for text in row] for row in self._rows]
         table = "".join("\t".join(line) + "\n" for line in (headings, *rows))
         folder, step = Path(self.folder or run_folder(trainer) / "samples"), evaluated_step(trainer, pl_module)
-        try:
+        with name_folder_settings(self):
             write_atomically(folder / f"step={step}.tsv", lambda draft: draft.write_text(table, "utf-8"))
-        except OSError as error:
-            raise OSError(
-                f"TextSamplesCallback: {error} Set --trainer.default_root_dir or the callback's `folder`."
-            ) from error
         log_table(trainer.loggers, "val/samples", headings, rows, step)

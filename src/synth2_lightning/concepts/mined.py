@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from synth2_lightning.concepts.listed import ListedConcepts
 from synth2_lightning.concepts.suitability import UNSUITABLE, SuitabilityList
@@ -54,21 +54,26 @@ class MinedConcepts(ListedConcepts):
         """
         wordnet = read_wordnet()
         rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
-        self.captions.load_for_training()
-        counts: Counter[str] = Counter()
-        names: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for index in range(len(self.captions)):
-            for concept in find_concepts(self.captions.record(index).caption, wordnet):
-                counts[concept.key] += 1
-                names[concept.key][concept.name] += 1
-        for synset, count in counts.most_common():
+        for synset, name, count in self._count(lambda caption: find_concepts(caption, wordnet)):
             branch = wordnet.branch(synset)
             if rules and not rules.allows(synset, wordnet):
                 excluded[branch] += 1
             elif count < self.min_count:
                 excluded[f"in fewer than {self.min_count} captions"] += 1
             else:
-                yield Concept(synset, names[synset].most_common(1)[0][0], branch=branch, weight=float(count))
+                yield Concept(synset, name, branch=branch, weight=float(count))
+
+    def _count(self, find: Callable[[str], Iterable[Concept]]) -> Iterator[tuple[str, str, int]]:
+        """Yield key, most frequent name, and number of captions of all that is found, most frequent first."""
+        self.captions.load_for_training()
+        counts: Counter[str] = Counter()
+        names: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for index in range(len(self.captions)):
+            for concept in find(self.captions.record(index).caption):
+                counts[concept.key] += 1
+                names[concept.key][concept.name] += 1
+        for key, count in counts.most_common():
+            yield key, names[key].most_common(1)[0][0], count
 
 
 def find_concepts(caption: str, wordnet: WordNet, rules: SuitabilityList | None = None) -> list[Concept]:

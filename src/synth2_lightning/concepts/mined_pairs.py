@@ -1,7 +1,7 @@
 """Pairs of concepts that captions name together."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from synth2_lightning.concepts.mined import MinedConcepts, find_concepts
@@ -23,16 +23,15 @@ class MinedPairs(MinedConcepts):
         """Yield the pairs of all captions, most frequent first."""
         wordnet = read_wordnet()
         rules = SuitabilityList(self.unsuitable) if self.unsuitable else None
-        self.captions.load_for_training()
-        counts: Counter[str] = Counter()
-        names: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for index in range(len(self.captions)):
-            for pair in combinations(find_concepts(self.captions.record(index).caption, wordnet, rules), 2):
-                key = "+".join(sorted(concept.key for concept in pair))
-                counts[key] += 1
-                names[key][CLASS_NAME_SEPARATOR.join(concept.name for concept in pair)] += 1
-        for key, count in counts.most_common():
+        for key, names, count in self._count(lambda caption: _pair(find_concepts(caption, wordnet, rules))):
             if count < self.min_count:
                 excluded[f"in fewer than {self.min_count} captions"] += 1
             else:
-                yield Concept(key, names[key].most_common(1)[0][0], weight=float(count))
+                yield Concept(key, names, weight=float(count))
+
+
+def _pair(concepts: Sequence[Concept]) -> Iterator[Concept]:
+    """Yield all pairs as concepts, with equal keys in both orders."""
+    for pair in combinations(concepts, 2):
+        key = "+".join(sorted(concept.key for concept in pair))
+        yield Concept(key, CLASS_NAME_SEPARATOR.join(concept.name for concept in pair))
