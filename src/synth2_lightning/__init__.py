@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synth2_lightning.generators.muse import MuseGenerator as MuseGenerator
     from synth2_lightning.metrics.corpus_metrics import Cider as Cider
     from synth2_lightning.modules.captioning import VisionLanguageModule as VisionLanguageModule
+    from synth2_lightning.modules.muon import Muon as Muon
     from synth2_lightning.modules.muse import MuseModule as MuseModule
     from synth2_lightning.nn.neighborhood import NeighborhoodResampler as NeighborhoodResampler
     from synth2_lightning.nn.perceiver import PerceiverResampler as PerceiverResampler
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from synth2_lightning.sources.coco import CocoSource as CocoSource
     from synth2_lightning.sources.folder import FolderSource as FolderSource
     from synth2_lightning.sources.karpathy import KarpathySource as KarpathySource
-    from synth2_lightning.training.muon import Muon as Muon
     from synth2_lightning.types.captions import GenerationSettings as GenerationSettings
 
 __version__ = "0.1.0"
@@ -52,7 +52,7 @@ _LAZY_IMPORTS = {
     "GenerationSettings": "types.captions.GenerationSettings",
     "KarpathySource": "sources.karpathy.KarpathySource",
     "MixedDataModule": "datamodules.mixed.MixedDataModule",
-    "Muon": "training.muon.Muon",
+    "Muon": "modules.muon.Muon",
     "MuseGenerator": "generators.muse.MuseGenerator",
     "MuseModule": "modules.muse.MuseModule",
     "NeighborhoodResampler": "nn.neighborhood.NeighborhoodResampler",

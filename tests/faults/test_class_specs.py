@@ -51,7 +51,7 @@ HYPER_PARAMETERS: dict[str, Any] = {
     "generation": {"num_beams": 1, "max_new_tokens": 4},
     "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}},
     "lr_scheduler": {
-        "class_path": "synth2_lightning.training.schedules.WarmupCosineSchedule",
+        "class_path": "synth2_lightning.modules.schedules.WarmupCosineSchedule",
         "init_args": {"warmup_steps": 1},
     },
 }

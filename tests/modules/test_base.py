@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import SGD, Optimizer
 
 from synth2_lightning.modules.base import BaseModule
-from synth2_lightning.training.schedules import WarmupCosineSchedule
+from synth2_lightning.modules.schedules import WarmupCosineSchedule
 
 
 class FrozenPart(nn.Module):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synth2_lightning.encoders.vqgan import TrainableVQGAN, VQGANTokenizer
+from synth2_lightning.modules.schedules import WarmupCosineSchedule
 from synth2_lightning.modules.tokenizer import TokenizerModule
 from synth2_lightning.nn.perceptual import FeatureExtractor, perceptual_distance
 from synth2_lightning.testing import tiny_batch
-from synth2_lightning.training.schedules import WarmupCosineSchedule
 from synth2_lightning.types import ImageTextBatch, Reconstruction, SampleInfo, VQTokens
 
 

@@ -5,7 +5,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Single
 from torch import nn
 from torch.optim import AdamW
 
-from synth2_lightning.training.muon import Muon
+from synth2_lightning.modules.muon import Muon
 from synth2_lightning.training.sharding import (
     check_matrix_optimizer,
     choose_precision,

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from synth2_lightning.training.schedules import WarmupCosineSchedule
+from synth2_lightning.modules.schedules import WarmupCosineSchedule
 
 
 def rates(num_steps: int, warmup_steps: int, final_fraction: float) -> list[float]:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
-from synth2_lightning.training.muon import Muon
+from synth2_lightning.modules.muon import Muon
 
 MATRICES: list[tuple[int, ...]] = [(6, 9), (9, 6), (4, 512), (8, 3, 2, 2)]
 OTHERS: list[tuple[int, ...]] = [(7,), (3, 9), (9, 3), (1, 5, 8), (6, 1, 5), (4, 513), (), (2, 2, 1, 1)]
@@ -59,8 +59,8 @@ def test_devices_compute_in_bfloat16_if_they_have_its_instructions(monkeypatch: 
         dtypes.append(dtype)
         return matrix
 
-    monkeypatch.setattr("synth2_lightning.training.muon.zeropower_via_newtonschulz", note)
-    monkeypatch.setattr("synth2_lightning.training.muon.computes_bfloat16", lambda device: device.type == "meta")
+    monkeypatch.setattr("synth2_lightning.modules.muon.zeropower_via_newtonschulz", note)
+    monkeypatch.setattr("synth2_lightning.modules.muon.computes_bfloat16", lambda device: device.type == "meta")
     for device in ("meta", "cpu"):
         weight = Parameter(torch.empty(4, 4, device=device))
         weight.grad = torch.empty(4, 4, device=device)
