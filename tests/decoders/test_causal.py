@@ -229,8 +229,13 @@ def test_a_caption_beyond_the_context_is_refused(make_decoder: MakeDecoder, gpt2
     long = " ".join(["circle"] * 70)
     with pytest.raises(ValueError, match=r"captions.* 7\d .* 64.*max_text_tokens"):
         decoder.loss(torch.randn(1, 4, 32), [long])
-    with pytest.raises(ValueError, match=r"generated texts.* 7\d .* 64.*max_new_tokens"):
-        decoder.generate(torch.randn(1, 4, 32), GenerationSettings(max_new_tokens=70))
+    with decoder.visual_context(torch.randn(1, 4, 32)) as context:
+        num_given = context.prefix.shape[1] + decoder.caption_tokenizer.encode_prompts([""]).inputs.shape[1]
+    most = 64 - num_given + 1  # the last token is no input
+    for do_sample in (False, True):
+        decoder.generate(torch.randn(1, 4, 32), GenerationSettings(max_new_tokens=most, do_sample=do_sample))
+    with pytest.raises(ValueError, match=r"generated texts.* 65 .* 64.*max_new_tokens"):
+        decoder.generate(torch.randn(1, 4, 32), GenerationSettings(max_new_tokens=most + 1))
 
 
 def test_logits_are_computed_at_targets_only(make_decoder: MakeDecoder, gpt2: NewLanguageModel) -> None:

@@ -242,7 +242,8 @@ class CausalDecoder(LanguageDecoder, ABC):
             without_messages("transformers.modeling_utils", "passing in an `attention_mask`"),
         ):
             prefix = context.prefix
-            self._check_length(prefix.shape[1] + tokens.inputs.shape[1] + settings.max_new_tokens, "generated texts")
+            num_given = prefix.shape[1] + tokens.inputs.shape[1]
+            self._check_length(num_given + settings.max_new_tokens - 1, "generated texts")  # the last token is no input
             synced = _is_sharded(self.lm)
             search = partial(
                 beam_search,

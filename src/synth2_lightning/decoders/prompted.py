@@ -93,7 +93,7 @@ class PromptedCausalModel(PromptedLanguageModel):
             for part in (rows, [torch.ones_like(row) for row in rows])
         )
         num_prompt = ids.shape[1]
-        self._check_length(num_prompt + settings.max_new_tokens, "max_new_tokens")
+        self._check_length(num_prompt + settings.max_new_tokens - 1, "max_new_tokens")  # the last token is no input
         config = GenerationConfig(
             **(asdict(settings) | NO_REPETITION_SETTINGS),
             top_k=0 if settings.do_sample else None,  # the default of transformers is 50
