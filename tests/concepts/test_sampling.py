@@ -67,8 +67,9 @@ def test_samplers_record_their_arguments() -> None:
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"BalancedSampling.*min_concepts=0"):
         BalancedSampling(0)
-    with pytest.raises(ValueError, match=r"WeightedSampling.*exponent=-1\.0"):
-        WeightedSampling(-1.0)
+    for exponent in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=rf"WeightedSampling.*exponent={exponent}"):
+            WeightedSampling(exponent)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

@@ -14,6 +14,10 @@ def test_words_of_other_scripts_are_words() -> None:
 
 def test_vowel_signs_distinguish_words() -> None:
     assert split_words("काला किला.") == ["काला", "किला"]
+    assert split_words("ป้าย ปาย") != split_words("ปาย ปาย")
+    assert split_words("がっこう") != split_words("かっこう")
+    pointed, plain = "\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd", "\u05e9\u05dc\u05d5\u05dd"  # Hebrew
+    assert split_words(pointed) == split_words(plain)
     assert split_words("a_b dog''s -- 'cat'") == ["a", "b", "dog", "s", "cat"]
 
 

@@ -1,5 +1,6 @@
 """Sampling of concepts: uniform, balanced over branches, or by weight."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -94,7 +95,7 @@ class WeightedSampling(ConceptSampler):
         exponent: Exponent of the weights: 1 keeps their proportions, 0.5 flattens them, 0 is uniform.
 
     Raises:
-        ValueError: If ``exponent`` is negative.
+        ValueError: If ``exponent`` is negative or not finite.
 
     Example:
         >>> concepts = [Concept("dog", "dog", weight=999.0), Concept("axolotl", "axolotl", weight=1.0)]
@@ -105,7 +106,7 @@ class WeightedSampling(ConceptSampler):
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.exponent < 0:
+        if not 0 <= self.exponent < math.inf:
             raise ValueError(
                 f"WeightedSampling got exponent={self.exponent}; expected 0 or more, so that frequent concepts are not "
                 "sampled less often."

@@ -36,7 +36,7 @@ def split_words(text: str) -> list[str]:
     """
     if not text.isascii():
         decomposed = unicodedata.normalize("NFKD", straighten_quotes(text))
-        text = "".join(character for character in decomposed if not unicodedata.combining(character))
+        text = "".join(character for character in decomposed if not _is_accent(character))
     separated = _SEPARATORS.sub(lambda found: found[0] if _is_mark(found[0]) else " ", text.casefold())
     return _WORD.findall(separated)
 
@@ -62,6 +62,16 @@ def measure_jaccard(one: Set[object], other: Set[object]) -> float:
     """
     num_common = len(one & other)
     return num_common / (len(one) + len(other) - num_common)
+
+
+def _is_accent(character: str) -> bool:
+    """Whether a character is an accent or an optional vowel point, and no mark that makes another letter or word.
+
+    The latter are virama and voicing marks (combining classes 7 to 9: "が" is not "か"), and the vowel signs and tones
+    of Thai, Lao and Tibetan (103 to 132).
+    """
+    kind = unicodedata.combining(character)
+    return kind > 9 and not 103 <= kind <= 132
 
 
 def _is_mark(character: str) -> bool:
