@@ -24,7 +24,7 @@ def write_run_file(location: str, out: Path, experiment: Path | None = None) -> 
     """Write a run file for the photos of a folder, and a grid of the first ones.
 
     The run file has the data only: it is an overlay on ``photos.yaml``. If the data have no validation split, a
-    tenth of the photos is held out, and both parts are written as tables.
+    tenth of the photos, at most 1,000, is held out, and both parts are written as tables.
 
     Args:
         location: Folder of the data, or an index file.

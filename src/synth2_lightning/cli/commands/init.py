@@ -20,8 +20,8 @@ def init(data: str, *, out: Path = Path("my_photos"), synthetic: bool = False) -
     """Find the photos and captions in a folder, and write run files for them.
 
     It reads COCO captions JSON, Karpathy's JSON, tables (CSV, TSV, JSON Lines, Parquet), tars of images and captions,
-    Parquet files with images, and images with text files. Without a validation split, a tenth of the photos is held
-    out.
+    Parquet files with images, and images with text files. Without a validation split, a tenth of the photos, at
+    most 1,000, is held out.
 
     Args:
         data: Folder with images and captions, or an index file with the images below its folder.
