@@ -5,15 +5,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from synth2_lightning.io.atomic import write_atomically
 
 CARD = "README.md"
-_CAPTION_COLUMNS = (
-    "`caption`: the caption; `key`, `source`: its id, and the list that its class name is from",
-    "`class_name`: what the caption was requested for; `prompt`: name and version of the prompt",
-    "`model`, `seed`, `finish_reason`: how the language model wrote it; `num_prompt_tokens`, `num_tokens`: its cost",
-    "`filter`, `reason`, in the configuration `rejected` only: why a caption was not kept",
-)
+_CAPTION_COLUMNS = {
+    "caption": "the caption",
+    "key": "its id",
+    "source": "the list that it, or its class name, is from",
+    "class_name": "what it was requested for",
+    "prompt": "name and version of the prompt",
+    "model": "the language model that wrote it",
+    "seed": "seed of its sampling",
+    "finish_reason": "why the answer ended",
+    "num_prompt_tokens": "length of the prompt",
+    "num_tokens": "length of the answer",
+}
 
 
 def write_data_card(
@@ -64,12 +72,16 @@ def write_data_card(
 
 
 def write_caption_card(folder: Path, tables: Mapping[str, str], manifest: Mapping[str, Any]) -> None:
-    """Write the card of a caption set.
+    """Write the card of a caption set, which may be a part of a table of captions by people.
 
     Args:
-        folder: Folder of the set.
+        folder: Folder of the set, with its tables.
         tables: As for :func:`write_data_card`.
         manifest: Content of its manifest, which is written last.
     """
-    summary = f"{manifest['num_kept']} captions that a language model wrote."
-    write_data_card(folder, summary, tables, _CAPTION_COLUMNS, manifest, tags=["synthetic-data"])
+    names = pq.read_schema(folder / next(iter(tables.values()))).names
+    columns = [f"`{name}`: {text}" for name, text in _CAPTION_COLUMNS.items() if name in names]
+    if "rejected" in tables:
+        columns.append("`filter`, `reason`, in the configuration `rejected` only: why a caption was not kept")
+    author, tags = (" that a language model wrote", ["synthetic-data"]) if "model" in names else ("", [])
+    write_data_card(folder, f"{manifest['num_kept']} captions{author}.", tables, columns, manifest, tags=tags)
