@@ -12,7 +12,7 @@ class LengthFilter(RecordFilter):
 
     Args:
         min_words: Minimum number of words, from 1. Three words suffice for an object and one attribute.
-        max_words: Maximum number of words; the paper's captions have about 40.
+        max_words: Maximum number of words.
 
     Raises:
         ValueError: If the bounds are out of range.

@@ -1,7 +1,7 @@
 """K-means clusters of sentence embeddings.
 
-Synth² (arXiv 2403.07750) compares caption sets by k-means with k = 20: the fraction of captions in the five largest
-clusters, and the entropy. Clusters can be fitted in two ways:
+According to other sources, Synth² (arXiv 2403.07750) compares caption sets by k-means with k = 20: the fraction of
+captions in the five largest clusters, and the entropy. Clusters can be fitted in two ways:
 
 * *own clusters*, to each set separately, as the paper seems to do: they measure how evenly a set covers its own topics.
   A set about dogs alone can be as even as one about everything.

@@ -114,7 +114,7 @@ def compare_sets(
     Args:
         sets: At least one caption set.
         encoder: Sentence encoder; it is loaded here.
-        num_clusters: Number of clusters; 20 in the paper.
+        num_clusters: Number of clusters.
         sample: Maximum number of captions per set; limited by the smallest set, because statistics depend on the size.
         seed: Seed of samples and clusters.
         evaluation: Captions to measure overlap with, such as test captions.

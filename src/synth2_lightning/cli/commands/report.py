@@ -26,7 +26,7 @@ def report(
         sample: Maximum number of captions of each set.
         evaluation: A set of captions that should not be in the others.
         encoder: Sentence encoder: a folder, or a name on the Hugging Face Hub.
-        num_clusters: Number of clusters; the default is the paper's.
+        num_clusters: Number of clusters.
         seed: Seed of samples and clusters.
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".

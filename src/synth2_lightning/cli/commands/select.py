@@ -28,7 +28,7 @@ def select(
         by: Grouping of the captions.
         num_groups: Number of largest groups to select from. By default all.
         encoder: Sentence encoder of the clusters: a folder, or a name on the Hugging Face Hub.
-        num_clusters: Number of clusters; the default is the paper's.
+        num_clusters: Number of clusters.
         seed: Seed of the selection and the clusters.
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
             cluster with access to the same files. Needs pip install "synth2-lightning[ray]".
