@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from synth2_lightning.cli.lightning_cli import CommandLine
 
 TRAINER_COMMANDS = {
-    "fit": "Train what a run file describes: a captioner, an image tokenizer, a codebook.",
+    "fit": "Train what a run file describes, such as a captioner, a codebook or a generator.",
     "validate": "Score a checkpoint on the validation split.",
     "test": "Score a checkpoint on the test split.",
     "predict": "Write data: token shards from images or captions, generated captions, or scores.",

@@ -115,7 +115,7 @@ class Captioner:
         return cls(load_module(location, trust, from_hub), device, num_beams, max_new_tokens)
 
     def save_pretrained(self, folder: str | Path, license: str | None = None, cards: Sequence[str | Path] = ()) -> Path:
-        """Write the captioner to a self-contained folder, as ``synth2 export`` does, and return the folder.
+        """Write the captioner to a folder, as ``synth2 export`` does, and return the folder.
 
         Arguments and errors are those of :func:`~synth2_lightning.export.exported.save_captioner`.
         """

@@ -1,4 +1,4 @@
-"""Copies of the files that a model's components read, so that its exported folder is self-contained."""
+"""Copies of the files that a model's components read, so that its exported folder needs no local paths."""
 
 import os
 import shutil

@@ -57,7 +57,7 @@ def export_captioner(
     trust: Collection[str] = (),
     onnx: bool = False,
 ) -> Path:
-    """Write a trained captioner to a self-contained folder without local paths.
+    """Write a trained captioner to a folder without local paths.
 
     The export is loaded and its weights are compared bit by bit before the folder is written atomically.
 

