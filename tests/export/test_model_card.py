@@ -1,7 +1,11 @@
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from synth2_lightning.export.model_card import write_card
 from synth2_lightning.export.runs import DataRecord
@@ -37,3 +41,15 @@ def test_missing_shards_and_local_paths_are_shortened() -> None:
     assert re.search(r"…/shards.* is lost", text)
     assert "| SPICE | 0.2000 |  | test |  |  | none |  |" in text
     assert "/home" not in text
+
+
+@pytest.mark.parametrize("module", ["captioning.VisionLanguageModule", "question_answering.QuestionAnsweringModule"])
+def test_the_code_of_the_card_runs(
+    export_tiny: Callable[..., Path], module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = export_tiny(module=module)
+    monkeypatch.chdir(folder.parent)
+    Image.new("RGB", (48, 32)).save("image.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert re.fullmatch(r"\['.*'\]\n", capsys.readouterr().out)

@@ -43,6 +43,7 @@ from synth2_lightning.modules.captioner_checkpoint import (
     read_captioner,
 )
 from synth2_lightning.modules.captioning import VisionLanguageModule
+from synth2_lightning.modules.question_answering import QuestionAnsweringModule
 
 _FORMAT_VERSION = 1
 _MAPPINGS = ("model", "codebooks", "frozen_parts", "versions")
@@ -166,7 +167,8 @@ def _write(
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         from_hub = {name.removeprefix(HUB_SCHEME) for name in locations if name.startswith(HUB_SCHEME)}
-        card = write_card(target.absolute().name, config, scores, data, license, from_hub)
+        is_answering = isinstance(module, QuestionAnsweringModule)
+        card = write_card(target.absolute().name, config, scores, data, license, from_hub, is_answering)
         (draft / CARD).write_text(card, "utf-8")
         loaded = load_exported(draft, trust, from_hub=from_hub)
         _compare(module, loaded, draft)

@@ -13,8 +13,6 @@ from synth2_lightning.shards.manifest import Manifest
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-_TAGS = ["image-captioning", "synth2-lightning", "vision-language"]
-
 
 def write_card(
     name: str,
@@ -23,6 +21,7 @@ def write_card(
     data: DataRecord | None,
     license: str | None,
     from_hub: Collection[str] = (),
+    is_answering: bool = False,
 ) -> str:
     """Return the card as Markdown, with the Hub's front matter.
 
@@ -33,24 +32,26 @@ def write_card(
         data: ``None`` if unknown.
         license: License of the weights as a Hub identifier.
         from_hub: Names on the Hub that the components were read from.
+        is_answering: Whether it answers questions.
     """
     from huggingface_hub import ModelCardData
 
+    task = "visual question answering" if is_answering else "image captioning"
     synthetic = ["synthetic-data"] if data is not None and data.synthetic_fraction is not None else []
     front = ModelCardData(
         model_name=name if scores else None,
         library_name="synth2-lightning",
         pipeline_tag="image-text-to-text",  # transformers replaced image-to-text by it
-        tags=[*_TAGS, *synthetic],
+        tags=[task.replace(" ", "-"), "synth2-lightning", "vision-language", *synthetic],
         license=license,
         base_model=sorted(set(_list_models(config["model"])) & set(from_hub)) or None,
         datasets=sorted(set(_list_datasets(data))) or None,
-        eval_results=list(map(_make_result, scores)) or None,
+        eval_results=[_make_result(card, task) for card in scores] or None,
     )
     sections = (
         f"---\n{front.to_yaml()}\n---\n\n# {name}",
-        _summary(config, license),
-        "## Use\n\n" + _USE.format(name=name),
+        _summary(config, license, task),
+        "## Use\n\n" + (_ASK if is_answering else _CAPTION).format(name=name),
         "## Scores\n\n" + "\n".join(_score_lines(scores)),
         "## Training data\n\n" + "\n".join(_data_lines(data)),
         "## Components\n\n" + "\n".join(_component_lines(config)),
@@ -59,14 +60,14 @@ def write_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _make_result(card: Mapping[str, Any]) -> "EvalResult":
+def _make_result(card: Mapping[str, Any], task: str) -> "EvalResult":
     from huggingface_hub import EvalResult
 
     sources = ", ".join(card.get("sources", [])) or "not recorded"
     protocol = ("num_images", "num_references", "prompt", "generation", "human_score")
     return EvalResult(
         task_type="image-text-to-text",
-        task_name="image captioning",
+        task_name=task,
         dataset_type=re.sub(r"\W+", "-", sources.lower()),
         dataset_name=sources,
         dataset_split=card["split"],
@@ -94,16 +95,25 @@ def _list_datasets(data: DataRecord | None) -> Iterator[str]:
                 yield parse_address(value)[0].name
 
 
-_USE = """With synth2-lightning installed, load this folder, or its name on the Hub (`OWNER/NAME`, or
-`OWNER/NAME@COMMIT` for reproducible captions):
+_LOAD = """With synth2-lightning installed, load this folder, or its name on the Hub (`OWNER/NAME`, or
+`OWNER/NAME@COMMIT` for reproducible texts). Loading runs no code from this folder.
 
 ```python
 import synth2_lightning
-captioner = synth2_lightning.load("{name}")
+"""
+_CAPTION = f"""{_LOAD}captioner = synth2_lightning.load("{{name}}")
 print(captioner.caption(["image.jpg"]))
 ```
 
-`synth2 caption {name} image.jpg` does the same. Loading runs no code from this folder."""
+`synth2 caption {{name}} image.jpg` does the same."""
+_ASK = f"""{_LOAD}from PIL import Image
+from synth2_lightning.types import Pixels
+from torchvision.transforms.functional import pil_to_tensor
+
+module = synth2_lightning.load("{{name}}").module
+image = pil_to_tensor(Image.open("image.jpg").convert("RGB"))
+print(module.caption(Pixels(image[None]), ["what is it?"]))
+```"""
 
 _LIMITATIONS = """* Captions imitate the training captions, including their omissions and errors.
 * Captions can be fluent and wrong. Biases were not evaluated.
@@ -111,13 +121,13 @@ _LIMITATIONS = """* Captions imitate the training captions, including their omis
 * Components that are not included keep their own licenses. Models that are named on the Hub may change there."""
 
 
-def _summary(config: Mapping[str, Any], license: str | None) -> str:
+def _summary(config: Mapping[str, Any], license: str | None, task: str) -> str:
     class_name = str(config["model"]["class_path"]).rpartition(".")[2]
     versions = ", ".join(f"{package} {number}" for package, number in config["versions"].items())
     steps = "" if config["step"] is None else f" for {config['step']} steps"
     terms = f"License of the weights: {license}." if license else "The license of the weights is not specified."
     return (
-        f"An image captioner ({class_name}), trained{steps} with "
+        f"A model for {task} ({class_name}), trained{steps} with "
         "synth2-lightning, an open implementation of Synth² "
         f"([arXiv 2403.07750](https://arxiv.org/abs/2403.07750)). {terms} Exported with {versions}."
     )
