@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -46,6 +47,22 @@ def earlier(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": weights}, tmp_path / "run" / "checkpoints" / "last.ckpt")
     return tmp_path / "run", weights
+
+
+def test_all_ranks_copy_the_weights_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "abcdefghijkl"
+    path = tmp_path / "weights.safetensors"
+    save_file({f"{name}.weight": torch.full((1, 1), float(number)) for number, name in enumerate(names)}, path)
+    module: Any = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in names})
+    order: list[int] = []
+
+    def distribute(full: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        order.append(int(full))
+        return full
+
+    monkeypatch.setattr("synth2_lightning.callbacks.initial_weights.distribute_like", distribute)
+    InitialWeightsCallback(str(path)).on_fit_start(Mock(ckpt_path=None), module)
+    assert order == list(range(len(names)))
 
 
 def test_trained_weights_are_copied_by_name(

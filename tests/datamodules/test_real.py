@@ -1,3 +1,4 @@
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,17 @@ def test_what_is_left_out_is_not_predicted(make_source: MakeSource, tmp_path: Pa
 
     assert make_trainer(tmp_path).predict(KeyRecorder(), data) == [("000", "001"), ("002", "003"), ("004",)]
     assert data.provenance() == {"image_size": 8, "is_evaluation": False}
+
+
+def test_files_of_photos_are_compared_several_at_a_time(
+    make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = RealDataModule(predict=make_source(8), image_size=8)
+    data.setup("predict")
+    together = threading.Barrier(8, timeout=10)
+    monkeypatch.setattr(FolderSource, "image_fingerprint", lambda *_: str(together.wait()))
+    records = [("real", f"{number:03d}") for number in range(8)]
+    assert len(data.fingerprint_inputs(records)) == 8
 
 
 def test_provenance_records_whether_an_evaluation_split_is_predicted() -> None:

@@ -37,8 +37,8 @@ from synth2_lightning.types import VQTokens
 aten = torch.ops.aten
 WORDS = "package://synth2_lightning/scenes/vocabulary"
 READS = {
-    aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten._unique2, aten.unique_dim,
-    aten.unique_consecutive, aten.bincount, aten.repeat_interleave,
+    aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.masked_scatter_backward, aten.equal, aten._unique2,
+    aten.unique_dim, aten.unique_consecutive, aten.bincount, aten.repeat_interleave,
 }  # fmt: skip
 
 

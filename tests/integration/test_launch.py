@@ -26,6 +26,7 @@ FIT = [
 ]  # fmt: skip
 SRUN = """#!/usr/bin/env bash
 # Starts one process for each task, sets its rank, and sends SIGTERM at the time limit.
+[[ " $* " == *" --cpus-per-task=$SLURM_CPUS_PER_TASK "* ]] || exit 9 # a task would have a single CPU since 22.05
 while [[ $1 == --* ]]; do shift; done
 pids=()
 for ((rank = 0; rank < SLURM_NTASKS; rank++)); do
@@ -207,7 +208,7 @@ def test_sigterm_to_torchrun_saves_the_step(undisturbed: Path, commands: Path, t
 def test_slurm_resumes_after_its_time_limit(undisturbed: Path, commands: Path, tmp_path: Path) -> None:
     job = {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "synth2-fit", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(free_port()),
+        "SLURM_CPUS_PER_TASK": "8", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
     words = ["bash", str(EXAMPLES / "slurm_fit.sbatch"), *FIT, "--trainer.callbacks.kind=time-out"]
     code, output = run(words, tmp_path, commands, job)
@@ -310,7 +311,10 @@ def test_an_array_makes_what_one_job_makes(commands: Path, tmp_path: Path) -> No
             }
         )
     )
-    job = {"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "synth2-synthesize", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
+    job = {
+        "SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "synth2-synthesize", "SLURM_NTASKS": "1", "SLURM_NNODES": "1",
+        "SLURM_CPUS_PER_TASK": "4",
+    }  # fmt: skip
     for task in range(2):
         array = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
         code, output = run(words, tmp_path, commands, job | array)

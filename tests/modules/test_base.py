@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment  # type:
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from synth2_lightning.modules.base import BaseModule
 from synth2_lightning.modules.schedules import WarmupCosineSchedule
@@ -158,6 +158,24 @@ def test_fit_loads_parts_steps_the_schedule_and_is_restored(tmp_path: Path) -> N
     loaded = SmallModule.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True, width=5)
     assert torch.equal(loaded.head.weight, module.head.weight)
     assert float(loaded.frozen.weight[0, 0]) == 7.0
+
+
+class WeightOnGpu(nn.Parameter):
+    is_cuda = True  # as far as its optimizer knows; it has no values
+
+
+def test_the_state_of_a_run_on_a_cpu_is_resumed_by_fused_kernels_on_a_gpu() -> None:
+    module = SmallModule()
+    module.head = nn.Linear(2, 3, bias=False)
+    module.head.weight = WeightOnGpu(torch.ones(3, 2, device="meta"))
+    weight = nn.Parameter(torch.ones(3, 2))
+    saved, resumed = AdamW([weight]), module.configure_optimizers()
+    assert isinstance(resumed, Optimizer)
+    weight.grad = torch.ones(3, 2)
+    saved.step()
+    resumed.load_state_dict(saved.state_dict())
+    assert resumed.param_groups[0]["fused"]
+    assert {value.device.type for value in resumed.state[module.head.weight].values()} == {"meta"}
 
 
 class DrawingModule(SmallModule):

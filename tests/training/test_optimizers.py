@@ -1,5 +1,5 @@
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_updates_are_fused_on_gpus_unless_settings_say_otherwise(
 ) -> None:
     for kind in (AdamW, SGD):
         optimizer = kind([nn.Parameter(torch.ones(2))], **settings)
-        optimizer.param_groups[0]["params"] = [SimpleNamespace(is_cuda=device == "g") for device in devices]
+        optimizer.param_groups[0]["params"] = [Mock(is_cuda=device == "g") for device in devices]
         use_fused_kernels(optimizer)
         assert optimizer.param_groups[0]["fused"] is expected
 
@@ -99,6 +99,6 @@ def test_updates_are_fused_on_gpus_unless_settings_say_otherwise(
 def test_optimizers_without_a_fused_kernel_are_not_changed() -> None:
     optimizer: Optimizer = NAdam([nn.Parameter(torch.ones(2))])
     groups = [dict(group) for group in optimizer.param_groups]
-    optimizer.param_groups[0]["params"] = [SimpleNamespace(is_cuda=True)]
+    optimizer.param_groups[0]["params"] = [Mock(is_cuda=True)]
     use_fused_kernels(optimizer)
     assert optimizer.param_groups[0].keys() == groups[0].keys()

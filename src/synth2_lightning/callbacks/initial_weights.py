@@ -66,7 +66,7 @@ class InitialWeightsCallback(Callback):
                 f"{tuple(given[name].shape)} there, {tuple(trained[name].shape)} here. Expected the same shapes. Use "
                 "the settings of the other run (config.yaml in its folder), including its vocabulary."
             )
-        for name in shared:
+        for name in sorted(shared):  # a shard is sent by a collective call, and each process has its own order of sets
             trained[name].copy_(distribute_like(given[name], trained[name]))
         ignored = sorted(given.keys() - pl_module.state_dict().keys() - dict(pl_module.named_parameters()).keys())
         new = sorted(trained.keys() - shared)

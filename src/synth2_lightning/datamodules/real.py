@@ -1,6 +1,7 @@
 """Datamodule of photos with human captions."""
 
 from collections.abc import Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from torch import nn
@@ -110,8 +111,14 @@ class RealDataModule(ImageTextDataModule):
             return [None] * len(records)
         if not self._indices:
             self._indices = {source.key(index): index for index in range(len(source))}
-        indices = self._indices
-        return [_fingerprint(source, indices.get(key)) if name == source.name else None for name, key in records]
+
+        def fingerprint(record: tuple[str, str]) -> str | None:
+            name, key = record
+            return _fingerprint(source, self._indices.get(key)) if name == source.name else None
+
+        # On network file systems each file is a request; meanwhile other ranks wait in a collective, up to its timeout.
+        with ThreadPoolExecutor(16) as readers:
+            return list(readers.map(fingerprint, records))
 
     @property
     def has_train(self) -> bool:

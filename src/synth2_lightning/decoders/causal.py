@@ -170,8 +170,9 @@ class CausalDecoder(LanguageDecoder, ABC):
             prefix = context.prefix
             self._check_length(prefix.shape[1] + tokens.inputs.shape[1], "captions")
             embeds = self._embed(prefix, to_device(tokens.inputs, device))
-            target_positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
-            with only_at(self.lm.get_output_embeddings(), to_device(target_positions, device)):
+            positions = pad(tokens.is_target, (prefix.shape[1], 0)).flatten().nonzero().squeeze(1)
+            positions = to_device(positions, device)
+            with only_at(self.lm.get_output_embeddings(), positions):
                 # Padding is on the right, so causal attention excludes it.
                 mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=device)
                 outputs = run_network(
@@ -180,10 +181,10 @@ class CausalDecoder(LanguageDecoder, ABC):
                 logits = outputs.logits
         if impossible_ids:
             logits[:, list(impossible_ids)] = -torch.inf
-        is_target = to_device(tokens.is_target, device)
         losses = negative_log_likelihood(logits, to_device(tokens.targets[tokens.is_target], device))
-        sums = losses.new_zeros(is_target.shape).masked_scatter(is_target, losses).sum(1)
-        return TokenLoss(sums, is_target.sum(1))
+        # The backward pass of masked_scatter would wait for the device.
+        by_position = losses.new_zeros(mask.numel()).index_copy(0, positions, losses).view(mask.shape)
+        return TokenLoss(by_position.sum(1), to_device(tokens.is_target.sum(1), device))
 
     def generate(
         self,

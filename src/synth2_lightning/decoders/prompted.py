@@ -175,8 +175,8 @@ class PromptedCausalModel(PromptedLanguageModel):
         # Keys and values of the prefix are the same in all rows; gradients of the rows add up in them.
         cache = self.lm(input_ids=prefix, use_cache=True, logits_to_keep=1)[cache_name()]
         cache.batch_repeat_interleave(len(rows))
-        where = is_target.flatten().nonzero().squeeze(1)
-        with only_at(self.lm.get_output_embeddings(), to_device(where, device)):
+        where = to_device(is_target.flatten().nonzero().squeeze(1), device)
+        with only_at(self.lm.get_output_embeddings(), where):
             # Padding is on the right, so causal attention excludes it.
             mask = torch.ones(len(rows), prefix.shape[1] + inputs.shape[1], dtype=torch.long, device=device)
             outputs = run_network(
@@ -188,5 +188,5 @@ class PromptedCausalModel(PromptedLanguageModel):
                 **{cache_name(): cache},
             )
         losses = negative_log_likelihood(outputs.logits, to_device(targets[is_target], device))
-        on_device = to_device(is_target, device)
-        return losses.new_zeros(on_device.shape).masked_scatter(on_device, losses).sum(1)
+        # The backward pass of masked_scatter would wait for the device.
+        return losses.new_zeros(is_target.numel()).index_copy(0, where, losses).view(is_target.shape).sum(1)

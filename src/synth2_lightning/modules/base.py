@@ -210,6 +210,7 @@ class BaseModule(Component, StatusModule):
             )
         optimizer = self._make_optimizer(groups)
         use_fused_kernels(optimizer)
+        optimizer.register_load_state_dict_post_hook(use_fused_kernels)  # the state has the settings of its own run
         if trainer := self._find_trainer():
             check_matrix_optimizer(optimizer, trainer.strategy)
         if self._make_scheduler is None:

@@ -233,7 +233,8 @@ class MuseModule(BaseModule):
             losses.append(cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing))
             hits.append(logits.detach().argmax(-1) == target)
         mean = torch.stack(losses).mean(0)
-        scattered = mean.new_zeros(mask.shape).masked_scatter(mask, mean)
+        # The backward pass of masked_scatter would wait for the device.
+        scattered = mean.new_zeros(mask.numel()).index_copy(0, positions, mean).view(mask.shape)
         return scattered, mask.sum(1), torch.stack(hits).float().mean()
 
     def _log_bins(self, losses: Float[Tensor, "batch tokens"], mask: Bool[Tensor, "batch tokens"]) -> None:

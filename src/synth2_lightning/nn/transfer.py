@@ -7,14 +7,15 @@ from torch import Tensor
 def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on a device; to a GPU it is copied from page-locked memory, without waiting.
 
-    A copy from other memory waits until the GPU has finished all earlier work.
+    A copy from other memory waits until the GPU has finished all earlier work. Copies to Apple's GPUs are waited for:
+    they would read the memory of the host later, when it may have other values (pytorch/pytorch#83015).
 
     Example:
         >>> to_device(torch.ones(2), torch.device("cpu"))
         tensor([1., 1.])
     """
     pinned = values.pin_memory() if device.type == "cuda" and not values.is_cuda else values
-    return pinned.to(device, non_blocking=True)
+    return pinned.to(device, non_blocking=device.type != "mps")
 
 
 class HostCopy:

@@ -110,7 +110,8 @@ def use_fused_kernels(optimizer: Optimizer) -> None:
     """Let Adam, AdamW and SGD update the weights on a GPU by one kernel per group, unless their settings say otherwise.
 
     Torch's default on GPUs is a kernel per operation. Settings that were given (``fused``, ``foreach``) are kept, as
-    are groups with weights elsewhere, and those of which FSDP2 shards a part.
+    are groups with weights elsewhere, and those of which FSDP2 shards a part. Fused kernels need their count of steps
+    on the GPU; torch leaves it on the CPU when it loads a state that was saved without them, as by a run on a CPU.
 
     Example:
         >>> from torch.optim import AdamW
@@ -123,3 +124,7 @@ def use_fused_kernels(optimizer: Optimizer) -> None:
         is_uniform = len({isinstance(weight, DTensor) for weight in group["params"]}) == 1
         if is_default and is_uniform and all(weight.is_cuda for weight in group["params"]):
             group["fused"] = True
+        for weight in group["params"] if group.get("fused") else ():
+            state = optimizer.state.get(weight, {})
+            if "step" in state:
+                state["step"] = state["step"].to(weight.device)
