@@ -116,10 +116,10 @@ def test_a_finished_rank_calls_the_model_while_others_are_not_finished(
 
 
 def test_more_beams_than_words() -> None:
-    beams = Beams(2, GenerationSettings(num_beams=4, max_new_tokens=3), eos_id=0, device=torch.device("cpu"))
-    words = torch.tensor([0.2, 0.5, 0.3]).log()
-    rows = beams.advance(words.expand(2, -1))
+    beams = Beams(2, GenerationSettings(num_beams=4, max_new_tokens=3), eos_id=2, device=torch.device("cpu"))
+    words = torch.tensor([0.3, 0.5, 0.2]).log()
+    rows = beams.advance(torch.stack([words, torch.tensor([0.01, 0.01, 0.98]).log()]))
     assert rows.tolist() == [0, 0, 0, 1, 1, 1]  # including the finished beam, whose likelihood is 0
     while len(rows):
         rows = beams.advance(words.expand(len(rows), -1))
-    assert beams.best_sequences().tolist() == [[1, 1, 1]] * 2
+    assert beams.best_sequences().tolist() == [[1, 1, 1], [2, 2, 2]]  # padded with the end-of-text token

@@ -105,10 +105,7 @@ class Beams:
         self._finished_ranks = torch.cat([self._finished_ranks, ranks], dim=1).topk(self.settings.num_beams).values
 
     def _is_running(self, ranks: Float[Tensor, " texts"], length: int) -> Bool[Tensor, " texts"]:
-        is_running = ranks > self._finished_ranks.min(1).values
-        if self.settings.num_beams == 1:
-            is_running = self._finished_ranks.isinf().squeeze(1)
-        return is_running & (length < self.settings.max_new_tokens)
+        return (ranks > self._finished_ranks.min(1).values) & (length < self.settings.max_new_tokens)
 
 
 def beam_search(
@@ -149,9 +146,7 @@ def beam_search(
         outputs = model(**inputs, return_dict=True)
         model_kwargs = update_model_kwargs(model, outputs, model_kwargs)
         if len(beams.texts):
-            scores = outputs.logits[:, -1].float()
-            if settings.num_beams > 1:
-                scores = scores.log_softmax(-1)
+            scores = outputs.logits[:, -1].float().log_softmax(-1)
             before = beams.texts
             rows = beams.advance(logits_processor(ids, scores))
             if len(beams.texts):
