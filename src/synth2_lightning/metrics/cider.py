@@ -111,9 +111,7 @@ def _score_images(
             num_images, counts = frequencies.num_images, frequencies.look_up(ngrams.to_strings(words, vocabulary))
         idf = np.log(num_images) - np.log(np.maximum(counts, 1))
         similarity += _similarity(ngrams, ngrams.counts * idf[ngrams.ids], hypothesis[image], reference)
-    # As in pycocoevalcap, the length is the number of bigrams.
-    length = np.maximum(lengths - 1, 0)
-    difference = length[hypothesis][image] - length[reference]
+    difference = lengths[hypothesis][image] - lengths[reference]
     similarity *= np.exp(-(difference**2) / (2 * _SIGMA**2))
     return 10.0 / MAX_N * _sums(image, similarity, len(references)) / num_references
 
