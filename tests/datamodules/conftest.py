@@ -39,13 +39,14 @@ def make_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         scores: tuple[tuple[float, ...], ...] = (),
         keys: Sequence[str] = (),
         captions: tuple[tuple[str, ...], ...] = (),
+        sources: Sequence[str] = (),
     ) -> str:
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         folder = tmp_path / f"shards{len(list(tmp_path.glob('shards*'))) or ''}"
         writer = ShardWriter(folder)
         ids = torch.arange(num_rows)[:, None, None].expand(num_rows, 4, 1)
         names = keys or [f"s{number}" for number in range(num_rows)]
-        samples = tuple(SampleInfo(name, "synthetic") for name in names)
+        samples = tuple(map(SampleInfo, names, sources or ["synthetic"] * num_rows))
         texts = captions or tuple((f"synthetic {number}",) for number in range(num_rows))
         tokens = VQTokens(ids, "tiny-16:00000000")
         writer.append(TokenizedImages(samples, texts, tokens, 512, scores))

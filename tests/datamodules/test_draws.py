@@ -16,14 +16,15 @@ def test_the_key_of_a_copy_leads_to_the_original(key: str) -> None:
 
 
 def test_scores_are_ranked_among_the_images_of_a_caption(make_shards: MakeShards) -> None:
-    keys = ("a", "b~1", "a~1", "b", "a~12", "c")
-    captions = (("x", "y"), ("z",), ("x", "y"), ("z",), ("x", "y"), ("x",))
-    scores = ((1.0, 5.0), (2.0,), (3.0, 4.0), (2.0,), (2.0, 6.0), (9.0,))
-    reader = ShardReader(make_shards(6, scores, keys=keys, captions=captions))
+    keys = ("a", "b~1", "a~1", "b", "a~12", "c", "c")
+    captions = (("x", "y"), ("z",), ("x", "y"), ("z",), ("x", "y"), ("x",), ("x",))
+    scores = ((1.0, 5.0), (2.0,), (3.0, 4.0), (2.0,), (2.0, 6.0), (9.0,), (8.0,))
+    sources = ["one"] * 6 + ["another"]
+    reader = ShardReader(make_shards(7, scores, keys=keys, captions=captions, sources=sources))
     reader.load()
     ranks = rank_draws(reader, reader.read_scores())
-    # Of the pairs a/x, a/y, b~1/z, a~1/x, a~1/y, b/z, a~12/x, a~12/y, c/x; b and b~1 have equal scores.
-    assert ranks.tolist() == [2, 1, 1, 0, 2, 0, 1, 0, 0]
+    # Of the pairs a/x, a/y, b~1/z, a~1/x, a~1/y, b/z, a~12/x, a~12/y, c/x, c/x; b and b~1 have equal scores.
+    assert ranks.tolist() == [2, 1, 1, 0, 2, 0, 1, 0, 0, 0]
 
 
 def test_ranks_do_not_depend_on_the_order_of_rows(make_shards: MakeShards) -> None:

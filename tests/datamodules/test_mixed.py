@@ -63,10 +63,10 @@ def test_ranks_get_different_pairs_in_equal_counts(make_source: MakeSource, make
 
 
 def test_the_fraction_follows_its_schedule_over_epochs(make_source: MakeSource, make_shards: MakeShards) -> None:
-    data = mix(make_source(4), make_shards(4), LinearFraction(0.0, 1.0, num_steps=4))  # 3 steps an epoch
+    data = mix(make_source(4), make_shards(4), LinearFraction(0.0, 1.0, num_steps=3))  # 3 steps an epoch
     batches = [*data.train_dataloader(), *data.train_dataloader()]
 
-    assert [batch.sources.count("synthetic") for batch in batches] == [0, 1, 2, 3, 4, 4]
+    assert [batch.sources.count("synthetic") for batch in batches] == [0, 1, 3, 4, 4, 4]  # 4/3 and 8/3 are rounded
     assert isinstance(batches[0].image, Pixels)
     assert isinstance(batches[4].image, VQTokens)
 

@@ -21,7 +21,7 @@ def test_lightning_leaves_the_samplers_alone() -> None:
     assert isinstance(EvaluationBatchSampler(3, batch_size=2), DistributedSampler)
 
 
-def test_every_rank_has_the_same_counts_in_every_step_first_stream_first() -> None:
+def test_every_rank_has_the_same_counts_in_every_step_first_stratum_first() -> None:
     for step in range(40):
         for rank in range(3):
             batch = make(rank, world_size=3).batch(step)
@@ -78,13 +78,13 @@ def test_seeds_shuffle_differently() -> None:
     assert make(seed=0).batch(0) != make(seed=1).batch(0)
 
 
-def test_a_stream_smaller_than_a_batch_repeats() -> None:
+def test_a_stratum_smaller_than_a_batch_repeats() -> None:
     batch = StratifiedBatchSampler([3], lambda step: (7,), num_steps=1).batch(0)
 
     assert Counter(batch[:6]) == {0: 2, 1: 2, 2: 2}
 
 
-def test_an_empty_stream_is_left_alone_or_refused() -> None:
+def test_an_empty_stratum_is_refused_when_its_items_are_needed() -> None:
     assert len(StratifiedBatchSampler([3, 0], lambda step: (2, 0), num_steps=1).batch(5)) == 2
     with pytest.raises(ValueError, match=r"1 items of stratum 1"):
         StratifiedBatchSampler([3, 0], lambda step: (2, 1), num_steps=1).batch(0)
@@ -97,9 +97,9 @@ def make_variants(rank: int = 0, world_size: int = 1) -> StratifiedBatchSampler:
     )
 
 
-def test_the_order_is_that_of_numpys_permutation() -> None:
-    order = np.random.default_rng([5, 0, 0]).permutation(23).tolist()
-    assert make(seed=5).batch(0) == order[:4]
+def test_the_order_of_each_stratum_is_a_permutation_of_its_own() -> None:
+    first, second = (np.random.default_rng([5, stratum, 0]).permutation(23) for stratum in range(2))
+    assert make(seed=5, sizes=(23, 23)).batch(3) == [first[9], *23 + second[3:6]]
 
 
 def test_variants_do_not_change_which_pairs_are_in_a_batch() -> None:

@@ -101,13 +101,13 @@ def test_captions_of_a_scene_are_all_used_in_a_pass(make_shards: MakeShards) -> 
 
 
 def test_kept_pairs_have_weights_by_their_scores(make_shards: MakeShards, caplog: pytest.LogCaptureFixture) -> None:
-    shards = make_shards(4, scores=((0.0,), (1.0,), (2.0,), (-9.0,)))
+    shards = make_shards(4, scores=((-9.0,), (0.0,), (1.0,), (2.0,)))
     settings = {"num_workers": 0, "keep_fraction": 0.75}
     data = SyntheticDataModule(shards, weights=ExponentialWeights(), **settings)  # type: ignore[arg-type]
     data.setup("fit")
     with caplog.at_level("INFO"):
         batch = data.train_pairs.read([2, 0])
-    assert batch.keys == ("s2", "s0")
+    assert batch.keys == ("s3", "s1")
     expected = ExponentialWeights()(np.array([0.0, 1.0, 2.0], np.float32))
     assert batch.weights is not None
     assert batch.weights.tolist() == expected[[2, 0]].tolist()

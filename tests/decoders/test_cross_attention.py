@@ -51,10 +51,12 @@ def test_with_zero_gates_the_logits_are_those_of_the_model_alone(
         assert torch.equal(decoder.lm(ids).logits, bare(ids).logits)
 
 
-def test_measuring_hidden_states_keeps_the_mode(gpt2: NewLanguageModel) -> None:
+def test_measuring_hidden_states_keeps_the_mode_and_leaves_out_large_channels(gpt2: NewLanguageModel) -> None:
     lm = gpt2.build().train()
+    lm.transformer.wte.weight.data[:, :3] *= 1e4
     CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=8).attach(lm)
     assert all(part.training for part in lm.modules())
+    assert lm.transformer.h[0].gated_cross_attn_layer.scale == 1.0
 
 
 def test_gates_are_scaled_by_the_hidden_states_that_they_add_to() -> None:
@@ -151,7 +153,7 @@ def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
     decoder = CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=16)
     decoder.load()
     gates = [part for part in decoder.lm.modules() if isinstance(part, GatedCrossAttention)]
-    for gate, opening in zip(gates, (0.5, 0.0), strict=True):
+    for gate, opening in zip(gates, (-0.5, 0.0), strict=True):
         gate.attn_gate.fill_(opening)
     visual = torch.randn(1, 3, 32)
     [weights] = decoder.eval().attention(visual, ["a red circle"])

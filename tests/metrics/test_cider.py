@@ -107,7 +107,7 @@ def test_human_cider_leaves_one_reference_out() -> None:
 
 
 def test_human_cider_keeps_images_with_fewer_references_in_every_round() -> None:
-    few, many = ["a red dog", "the dog"], ["two cats", "two small cats", "small cats"]
+    few, many = ["a red dog", "the dog and a dog"], ["two cats", "two small cats", "small cats"]
     rounds = [
         reference_cider({"1": few[0], "2": many[0]}, {"1": [few[1]], "2": many[1:]}),
         reference_cider({"1": few[1], "2": many[1]}, {"1": [few[0]], "2": [many[0], many[2]]}),

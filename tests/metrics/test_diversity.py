@@ -29,6 +29,11 @@ def test_bleu_equals_nltk_with_smoothing_method_1() -> None:
     assert sorted(scores) == pytest.approx([0.16990442448471224, 0.17216896116316355])
 
 
+def test_precision_is_clipped_at_the_highest_count_of_any_reference() -> None:
+    scores = {measure_self_bleu(["dog dog", "dog"] * 20, num_hypotheses=1, seed=seed) for seed in range(10)}
+    assert sorted(scores) == pytest.approx([0.1 ** (3 / 4), 0.1 ** (2 / 4)])  # n-grams of 1 word match, or of 1 and 2
+
+
 def test_self_bleu_is_low_for_disjoint_captions_and_high_for_copies() -> None:
     strangers = [f"w{number}a w{number}b w{number}c w{number}d w{number}e" for number in range(40)]
     assert measure_self_bleu(strangers) < 0.05
