@@ -60,7 +60,10 @@ def test_the_test_split_has_its_own_name(tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path, CiderCallback(folder=str(tmp_path / "scores")))
     (logged,) = trainer.test(captioner(), loader(tiny_batch(4)), verbose=False)
     assert "test/cider" in logged
-    assert (tmp_path / "scores" / "cider" / "test-step=0" / "protocol.json").is_file()
+    protocol = tmp_path / "scores" / "cider" / "test-step=0" / "protocol.json"
+    assert json.loads(protocol.read_text())["num_images"] == 4
+    trainer.test(captioner(), loader(tiny_batch(3, seed=1)), verbose=False)
+    assert json.loads(protocol.read_text())["num_images"] == 3  # without the captions of the test before
 
 
 class WordlessModule(LightningModule):

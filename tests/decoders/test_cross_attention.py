@@ -153,7 +153,7 @@ def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
     decoder = CrossAttentionDecoder(gpt2, cross_attn_every_n_layers=1, num_heads=2, head_dim=16)
     decoder.load()
     gates = [part for part in decoder.lm.modules() if isinstance(part, GatedCrossAttention)]
-    for gate, opening in zip(gates, (-0.5, 0.0), strict=True):
+    for gate, opening in zip(gates, (0.5, 0.0), strict=True):
         gate.attn_gate.fill_(opening)
     visual = torch.randn(1, 3, 32)
     [weights] = decoder.eval().attention(visual, ["a red circle"])
@@ -162,6 +162,11 @@ def test_attention_is_weighted_by_the_gates(gpt2: NewLanguageModel) -> None:
     embeds = decoder.lm.get_input_embeddings()(decoder.caption_tokenizer.encode(["a red circle"], None).inputs)
     states = embeds + decoder.lm.transformer.wpe(torch.arange(embeds.shape[1]))
     torch.testing.assert_close(weights, gates[0].weights(states, visual)[0, :3])  # without the end-of-text token
+    signs = []
+    for opening in (0.5, -0.5):
+        gates[1].attn_gate.fill_(opening)
+        signs += decoder.attention(visual, ["a red circle"])
+    torch.testing.assert_close(*signs)
 
 
 @torch.no_grad()

@@ -112,6 +112,8 @@ def test_provenance_names_captioner_and_references(folder: Path) -> None:
 
     fewer = make(folder, num_references=3)
     fewer.load()
+    even = reference_ids()[[0, 2, 4]]  # of 7 rows
+    assert torch.equal(fewer.reference_ids, torch.unique(even, dim=0))
     assert fewer.provenance()["references"] != provenance["references"]
     assert fewer.provenance()["captioner"] == provenance["captioner"]
     saved = torch.load(folder / "captioner.ckpt", weights_only=True)
