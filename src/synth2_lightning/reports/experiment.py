@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def write_experiment(original: Path, out: Path, photos: Mapping[str, SourceSpec]
     replaced = {
         _CAPTIONS_OF_OTHERS: _CAPTIONS_OF_A_TABLE % json.dumps(str(out / CAPTIONS)),
         "limit: 5000": "limit: null",
-        f"experiments/{_ORIGINAL}": str(out),
+        f"experiments/{_ORIGINAL}": shlex.quote(str(out)),  # in commands of comments
         f"runs/{_ORIGINAL}/vocabulary": json.dumps(str(out / "vocabulary")),
         _ORIGINAL: name,
     }

@@ -1,6 +1,7 @@
 """A run file for photos with captions, made from a folder of any known layout."""
 
 import json
+import shlex
 from pathlib import Path
 from zlib import crc32
 
@@ -62,7 +63,7 @@ def write_run_file(location: str, out: Path, experiment: Path | None = None) -> 
     data = {"init_args": {**sources, "batch_size": min(_BATCH_SIZE, len(splits["train"][1]))}}
     if experiment is not None:
         write_experiment(experiment, out, {name: spec for name, (spec, _) in splits.items()})
-    head = f"# Photos of {location}: synth2 fit --config photos.yaml --config {out / RUN_FILE}\n"
+    head = f"# Photos of {location}: synth2 fit --config photos.yaml --config {shlex.quote(str(out / RUN_FILE))}\n"
     with write_files(out) as draft:
         _draw(splits["train"][1]).save(draft / GRID)
         (draft / RUN_FILE).write_text(

@@ -1,5 +1,6 @@
 """``synth2 init``."""
 
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def init(data: str, *, out: Path = Path("my_photos"), synthetic: bool = False) -
     console.print(f"First photos of the training: {out / GRID}\n\nTrain and caption:", soft_wrap=True, markup=False)
     if find_spec("gguf") is None:
         console.print('  pip install "synth2-lightning[captions]"', markup=False)
-    console.print(f"  synth2 fit --config photos.yaml --config {out / RUN_FILE}", soft_wrap=True, markup=False)
+    run_file = shlex.quote(str(out / RUN_FILE))
+    console.print(f"  synth2 fit --config photos.yaml --config {run_file}", soft_wrap=True, markup=False)
     console.print("  synth2 caption runs/version_0 IMAGES --out captions.jsonl", soft_wrap=True, markup=False)
     if synthetic:
         console.print(
@@ -56,4 +58,5 @@ def init(data: str, *, out: Path = Path("my_photos"), synthetic: bool = False) -
             markup=False,
         )
         for command, file, comment in _COMMANDS:
-            console.print(f"  synth2 {command} --config {out / file}  # {comment}", soft_wrap=True, markup=False)
+            run_file = shlex.quote(str(out / file))
+            console.print(f"  synth2 {command} --config {run_file}  # {comment}", soft_wrap=True, markup=False)
