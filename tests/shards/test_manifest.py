@@ -76,6 +76,13 @@ def test_damage_is_named(tmp_path: Path, changes: dict[str, Any], message: str) 
         Manifest.read(tmp_path)
 
 
+def test_a_caption_set_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"num_kept": 6}')
+    with pytest.raises(FileNotFoundError, match=r"caption set.*expected a shard folder.*synthesize\.yaml") as caught:
+        Manifest.read(tmp_path)
+    assert "Delete" not in str(caught.value)
+
+
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
 

@@ -96,7 +96,7 @@ class Manifest:
         """Return the checked manifest of a folder.
 
         Raises:
-            FileNotFoundError: If the folder has no ``manifest.json``.
+            FileNotFoundError: If the folder has no ``manifest.json``, or is a caption set.
             ValueError: If it is damaged or has another schema version.
         """
         path = folder / FILE_NAME
@@ -107,6 +107,12 @@ class Manifest:
             )
         try:
             content = parse_json(path.read_bytes())
+            if "num_kept" in content:
+                raise FileNotFoundError(
+                    f"{folder} is a caption set, without image tokens; expected a shard folder. Generate image tokens "
+                    "for its captions: `synth2 predict --config synthesize.yaml` with a CaptionTable of "
+                    f"{folder / 'captions.parquet'}."
+                )
             version = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error!r}). {_REMEDY}") from error
