@@ -46,6 +46,14 @@ def test_run_files_beside_those_of_the_command_come_first(tmp_path: Path) -> Non
     assert found == f"It is written by `synth2 fit --config {own}`."
 
 
+def test_an_export_of_another_kind_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    missing = "runs/flickr8k/codebook/generator.json"
+    assert "codebook.yaml" in find_maker(missing, [])
+    Path(missing).parent.mkdir(parents=True)
+    assert find_maker(missing, []) == ""
+
+
 def test_unknown_locations_are_not_explained() -> None:
     assert find_maker("/disk/photos", ["fit", "--config", "nowhere.yaml"]) == ""
 

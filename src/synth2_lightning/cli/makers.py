@@ -25,15 +25,21 @@ def find_maker(location: str, words: Sequence[str]) -> str:
         >>> find_maker("runs/flickr8k/codebook", [])
         'It is written by `synth2 fit --config experiments/flickr8k/codebook.yaml`.'
     """
-    places = "|".join(re.escape(place) for place in (location, str(Path(location).parent)) if place != ".")
-    pattern = re.compile(rf"\b(export_to|folder): *['\"]?(?:{places})['\"]? *(?:[,}}#\n]|$)")
+    folder = Path(location).parent
+    exports = [location] if folder.is_dir() else [location, str(folder)]  # an existing export lacks no file
+    pattern = re.compile(f"{_setting('export_to', exports)}|{_setting('folder', [location, str(folder)])}")
     for path in _list_run_files(words):
         text = path.read_text("utf-8", errors="replace")
         if found := pattern.search(text):
-            return f"It is written by {_name_command(path, text, found[1] == 'export_to')}."
+            return f"It is written by {_name_command(path, text, found[0].startswith('export_to'))}."
     if Path(location).name == "vocabulary":
         return f"It is written by `synth2 vocabulary CAPTIONS --out {location}`."
     return ""
+
+
+def _setting(name: str, places: Sequence[str]) -> str:
+    values = "|".join(re.escape(place) for place in places if place != ".")
+    return rf"\b{name}: *['\"]?(?:{values})['\"]? *(?:[,}}#\n]|$)"
 
 
 def _list_run_files(words: Sequence[str]) -> Iterator[Path]:

@@ -70,7 +70,7 @@ class QuantizedEncoder(ImageTokenizer):
         super().__init__()
         folder = resolve(codebook, "codebook")
         config = read_description(
-            resolve(folder / _CONFIG, "codebook's description"),
+            resolve(folder / _CONFIG, "codebook's description, which `CodebookModule` writes,"),
             {"encoder": str, "codebook_size": int, "num_levels": int},
             "the format that `CodebookModule` writes",
         )

@@ -106,7 +106,9 @@ class MuseGenerator(ImageGenerator):
         super().__init__()
         self._folder = resolve(generator, "generator")
         config = read_description(
-            resolve(self._folder / _CONFIG, "generator's description"),
+            resolve(
+                self._folder / _CONFIG, "generator's description, which `synth2 fit --config generator.yaml` writes,"
+            ),
             {"codebook": str, "text_encoder": str, "network": dict},
             "the format that `synth2 fit --config generator.yaml` writes",
         )
