@@ -76,7 +76,7 @@ def build_module(
     described = {name: value for name, value in described.items() if name not in replaced}
     check_packages({"class_path": class_path or OWN_PACKAGE, "init_args": described})
     is_expected = class_path in (None, _path_of(expected))  # a class of a notebook cannot be imported
-    part = expected if is_expected else find_class(class_path, (expected,), "model")
+    part = expected if is_expected else find_class(class_path, (expected,), f"The model of {checkpoint}")
     with hub_from_cache():
         try:
             module: Module = build_class(part, {**described, **replaced}, "model")
