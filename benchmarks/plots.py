@@ -67,7 +67,9 @@ def _paint_label_multiplier(axes: Any, results: Mapping[str, Any]) -> None:
         if (equals := row.get("equals")) is not None:
             score = row["mixed"]["cider"]
             axes.plot([row["num_photos"], equals], [score, score], ":", color=_BLUE, linewidth=1)
-            axes.annotate(f"about {round(equals, -2):,d} photos", (equals, score), color=_BLUE, fontsize=8, va="top")
+            side = "right" if equals < row["num_photos"] else "left"  # away from the point
+            text = f"about {round(equals, -2):,d} photos"
+            axes.annotate(text, (equals, score), color=_BLUE, fontsize=8, ha=side, va="top")
     axes.set_xscale("log")
     axes.set_xticks(list(alone), [f"{size:,d}" for size in alone])
     axes.minorticks_off()
