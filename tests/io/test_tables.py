@@ -44,6 +44,13 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "t.parquet", ["id"]))
 
 
+def test_a_folder_is_refused_and_the_tables_in_it_are_named(tmp_path: Path) -> None:
+    for name in ("README.md", "captions.parquet"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"is a folder; expected a table, such as \S+captions\.parquet\.$"):
+        next(read_rows(tmp_path, ["caption"]))
+
+
 def test_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"t\.xlsx.*\.csv"):
         list(read_rows(tmp_path / "t.xlsx", ["id"]))

@@ -6,9 +6,11 @@ from typing import Any
 
 from synth2_lightning.io.delimited import iterate_lines, read_fields
 from synth2_lightning.io.json_text import parse_json
+from synth2_lightning.io.messages import name_first
 from synth2_lightning.io.parquet import open_parquet, read_batches
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SUFFIXES = {*_DELIMITERS, ".jsonl", ".parquet"}
 
 
 def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None) -> Iterator[dict[str, Any]]:
@@ -25,8 +27,8 @@ def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None
         delimiter: One character between fields; by default a comma in ``.csv``, and a tab in ``.tsv``.
 
     Raises:
-        ValueError: If the format is unknown, the table is damaged or lacks a column, a row is ambiguous or has more
-            fields than the header, or the delimiter is not one character.
+        ValueError: If the path is a folder, the format is unknown, the table is damaged or lacks a column, a row is
+            ambiguous or has more fields than the header, or the delimiter is not one character.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -37,6 +39,10 @@ def read_rows(path: Path, columns: Collection[str], delimiter: str | None = None
         ['"red dress on a woman', 'a dog says "woof"']
     """
     suffix = path.suffix.lower()
+    if path.is_dir():
+        tables = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        inside = f", such as {name_first(tables)}" if tables else ""
+        raise ValueError(f"{path} is a folder; expected a table{inside}.")
     if delimiter is not None and (suffix in {".jsonl", ".parquet"} or len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(
             f"{path} cannot be split by the delimiter {delimiter!r}; expected one character, such as '|', and a "
