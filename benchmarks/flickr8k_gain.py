@@ -73,19 +73,26 @@ def drop_empty(runs: Runs) -> Runs:
 
 
 def compare(runs: Runs, regimes: Sequence[Regime] = (*REGIMES, *PROBES)) -> dict[str, dict[str, Any]]:
-    """Return the figures of all regimes, with gains over ``real`` and over their own control, and 95 % intervals."""
+    """Return the figures of all regimes, with 95 % intervals of their gains.
+
+    Gains are over ``real``, over the regime's own control, and over the runs that the regime's runs start from.
+    """
     figures = {name: summarize(group) for name, group in runs.items()}
     for regime in regimes:
-        if regime.name not in runs:
+        if (group := runs.get(regime.name)) is None:
             continue
-        for title, baseline in {"gain": "real", "gain_over_control": regime.control}.items():
-            other = {} if baseline == regime.name else runs.get(baseline, {})
-            if draws := common_draws(runs[regime.name], other):
+        baselines = {
+            "gain": {} if regime.name == "real" else runs.get("real", {}),
+            "gain_over_control": runs.get(regime.control, {}),
+            "gain_over_start": {cell: run for cell, run in runs.get(regime.start, {}).items() if cell in group},
+        }
+        for title, other in baselines.items():
+            if draws := common_draws(group, other):
                 gains = {
-                    name: measure_gain(runs[regime.name], other, metric)
+                    name: measure_gain(group, other, metric)
                     for name, metric in {"cider": "scores", "rouge_l": "rouge_scores"}.items()
                 }
-                gains["bleu_4"] = measure_gain(runs[regime.name], other, "bleu_4")[:1]
+                gains["bleu_4"] = measure_gain(group, other, "bleu_4")[:1]
                 figures[regime.name][title] = {"num_draws": len(draws), **gains}
     return figures
 

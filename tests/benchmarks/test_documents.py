@@ -33,7 +33,11 @@ GAIN: dict[str, Any] = {
     "points": {"real": {"steps": 800, "dropout": 0.3, "weight_decay": 0.2, "levels": 4, "synthetic_fraction": 0.5}},
     "regimes": {
         "best": {"real": RUN, "mixed": RUN | {"gain": GAINS}},
-        "equal": {"real": RUN, "mixed": RUN | {"gain_over_control": GAINS}},
+        "equal": {
+            "real": RUN,
+            "mixed": RUN | {"gain_over_control": GAINS},
+            "real-cider": RUN | {"gain_over_start": GAINS},
+        },
     },
 }
 
@@ -79,9 +83,10 @@ def test_tables_show_the_figures_of_the_files(tmp_path: Path) -> None:
     gains = "+0.020 (\N{MINUS SIGN}0.010 … 0.050) | \N{MINUS SIGN}0.003 | +0.010 (0.004 … 0.020) |"
     assert gains in tables["flickr8k_best"]
     assert f"| 2 | {gains}" in tables["flickr8k_controls"]
+    assert f"| 1,000 photos, then optimized for CIDEr | 2 | {gains}" in tables["flickr8k_second_stage"]
     assert "+0.020 (\N{MINUS SIGN}0.010 … 0.050) | +0.010 (0.000 … 0.020) |" in tables["flickr8k_probes"]
     assert tables["flickr8k_best"].count("\n") == 3  # two headings, real, mixed
-    assert tables["flickr8k_equal"].count("\n") == 3
+    assert tables["flickr8k_equal"].count("\n") == 4
     assert "scenes" not in tables
     assert "* `python benchmarks/scenes_gain.py`: Gain in CIDEr on held-out combinations" in tables["not_measured"]
     assert "flickr8k_gain" not in tables["not_measured"]

@@ -28,7 +28,7 @@ from flickr8k_chain import CHOICE, split
 from flickr8k_plan import EQUAL, GRID, REGIMES, Point
 from flickr8k_runs import Experiment, best_point, list_cells
 from intervals import Cell
-from regimes import VALIDATION
+from regimes import VALIDATION, Run
 from synth2_lightning.cli import main
 from tasks import run_tasks
 
@@ -303,6 +303,17 @@ def test_seeds_of_regimes() -> None:
 
 
 @pytest.mark.slow
+def test_the_second_stage_is_compared_with_the_runs_that_it_starts_from() -> None:
+    def run(score: float) -> Run:
+        return Run(score, score, score, None, {"1": score}, {"1": score}, 800, None)
+
+    start = {Cell(0, 0, seed): run(score) for seed, score in enumerate((0.5, 0.3, 0.9))}
+    optimized = {Cell(0, 0, 1): run(0.4)}
+    figures = flickr8k_gain.compare({"real": start, "real-cider": optimized})
+    assert figures["real-cider"]["gain_over_start"]["cider"][0] == pytest.approx(0.1)
+    assert "gain" not in figures["real"]
+
+
 @pytest.mark.parametrize("name", ["real", "mixed-minilm", "continuous", "continued", "written", "mixed-cider"])
 def test_commands_parse(
     synth2: StandIn,
