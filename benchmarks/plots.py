@@ -107,6 +107,7 @@ def _paint_flickr8k(axes: Any, results: Mapping[str, Any]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     labels = {regime.name: fill(regime.label, 34) for regime in REGIMES}
     axes.set_yticks(range(len(names)), [labels[name] for name in names], fontsize=8)
+    axes.figure.set_figheight(max(3.6, 0.45 * len(names)))  # labels have up to three lines
     axes.set_ylim(-0.5, len(names) - 0.5)
     axes.locator_params(axis="x", nbins=5)
     axes.tick_params(axis="x", labelsize=8)
