@@ -201,7 +201,7 @@ REGIMES = (
     ),
     Regime(
         "written-first",
-        "the same pairs, with a synthetic fraction that decreases from 0.75 to 0",
+        "1,000 photos + the pairs of the adapted language model, with a fraction that decreases from 0.75 to 0",
         "written",
         like="written",
         control="written-blank",
